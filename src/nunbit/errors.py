@@ -1,0 +1,91 @@
+"""Every error that nunbit raises on purpose, as one tree.
+
+    NunbitError
+    ├── UsageError            what the caller asked for cannot be meant (labels, top_k, filter, path)
+    ├── ModelError            a model cannot be found, or its files are not what they should be
+    │   ├── ModelNotFound     no such name, folder or hub id; or the hub cannot be reached
+    │   └── WeightsError      wrong checksum, missing, unexpected or misshapen tensors
+    ├── ImageError            one picture that cannot be used; carries a short ``reason``
+    └── StoreError            an index folder
+        ├── StoreNotFound     there is no index there
+        ├── StoreBusy         another process is writing to it
+        ├── StoreFull         the disk is full; what was committed before is safe
+        └── EncoderMismatch   it was made with another encoder
+
+A message says what happened and what was expected; ``hint`` says how to mend it. The command line prints the
+two on one line each and exits with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class NunbitError(Exception):
+    """Base of all errors that a user can act upon.
+
+    Args:
+        message: What happened and what was expected, as one line.
+        hint: How to mend it, as one line; empty when there is nothing to add.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(NunbitError):
+    """The call cannot be meant as written: an empty label, a filter on a column that does not exist."""
+
+    exit_code = 2
+
+
+class ModelError(NunbitError):
+    """A model cannot be used."""
+
+
+class ModelNotFound(ModelError):
+    """No model by this name, no such folder, or the hub cannot be reached."""
+
+
+class WeightsError(ModelError):
+    """Weight files with a wrong checksum or with missing, unexpected or misshapen tensors."""
+
+
+class ImageError(NunbitError):
+    """One picture that cannot be used.
+
+    Args:
+        reason: A short, stable phrase for ledgers and counts, such as ``"truncated"`` or ``"not an image"``.
+        message: What was found in this very file.
+    """
+
+    def __init__(self, reason: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class StoreError(NunbitError):
+    """An index folder cannot be used."""
+
+
+class StoreNotFound(StoreError):
+    """There is no index at this place."""
+
+
+class StoreBusy(StoreError):
+    """Another process is writing to this index."""
+
+
+class StoreFull(StoreError):
+    """The disk is full. Whatever was committed before is safe, and running again continues."""
+
+
+class EncoderMismatch(StoreError):
+    """The index was made with another encoder than the one it is opened with."""

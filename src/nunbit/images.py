@@ -1,0 +1,476 @@
+"""Pictures in, pixels out: the only place that opens pictures and the only preprocessing.
+
+Place in the river: the first step. Sources become RGB pictures (`open_image`), and those become what a vision encoder
+reads (`Preprocessing`); `find_images` lists the pictures of folders. Shapes: H W pixels, S ``image_size``.
+
+Pictures are not trusted. Only the formats in ``_FORMATS`` are decoded, each by its own Pillow class: ``Image.open``
+compares the size with a limit that is global to the process and tells of it by a warning, which other threads may
+silence or turn into an error. The limit here is an argument, checked on the header alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import re
+import stat
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import ExifTags, Image
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from nunbit.errors import ImageError, UsageError
+from nunbit.types import Rejected
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL.ImageFile import ImageFile
+
+    from nunbit.types import FloatArray, ImageSource
+
+MAX_PIXELS = 100_000_000
+"""Pictures with more pixels than this are refused unless the caller allows more."""
+
+_METADATA_BYTES = 1 << 26  # what a file may hold beside its pixels: thumbnails, profiles, further frames
+_BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
+_LISTED = re.compile(
+    r"[^.].*\.(?:jpe?g|jpe|jfif|mpo|a?png|gif|webp|tiff?|avif|bmp|p[pgbn]m)", re.DOTALL | re.IGNORECASE
+)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+class _JpegFile(JpegImageFile):
+    """A JPEG, or the first picture of an MPO, whatever its EXIF block and its list of further pictures look like."""
+
+    def _read_dpi_from_exif(self) -> None:
+        """Do nothing: nobody asks for the resolution, and looking for it in damaged EXIF can fail."""
+
+
+# Signature, reader, and whether the signature alone proves the format: a text may well begin with "BM" or "P1".
+_FORMATS: tuple[tuple[re.Pattern[bytes], type[ImageFile], bool], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), _JpegFile, True),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile, True),
+    (re.compile(rb"GIF8[79]a"), GifImageFile, True),
+    (re.compile(rb"RIFF[\x00-\xff]{4}WEBP"), WebPImageFile, True),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImageFile, True),
+    (re.compile(rb"[\x00-\xff]{4}ftypavi[fs]"), AvifImageFile, True),
+    (re.compile(rb"[\x00-\xff]{4}ftypm[is]f1"), AvifImageFile, False),
+    (re.compile(rb"BM"), BmpImageFile, False),
+    (re.compile(rb"P[1-6f]\s"), PpmImageFile, False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What is known about a picture beside its pixels.
+
+    Attributes:
+        width: In pixels, after EXIF rotation.
+        height: In pixels, after EXIF rotation.
+        taken: When the photograph was taken, as EXIF tells, in ISO 8601 without a time zone
+            (``"2024-05-01T12:30:00"``); None when it does not tell.
+        format: Pillow's name of the format (an MPO is a ``"JPEG"``); empty for pixels.
+    """
+
+    width: int
+    height: int
+    taken: str | None
+    format: str
+
+
+def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, ImageInfo]:
+    """Decode one picture to RGB.
+
+    EXIF rotation is applied, transparency is laid on white, 16 bits are scaled to 8, CMYK and palettes become RGB, and
+    of an animation the first frame is taken (of a PIL picture the current one). Color profiles are not applied.
+
+    Args:
+        source: A path, the bytes of a file, a PIL picture, or an array of (H, W), (H, W, 3) or (H, W, 4), either uint8
+            in [0, 255] or floating in [0, 1].
+        max_pixels: Width times height above which a picture is refused, from its header, before decoding.
+
+    Returns:
+        The picture, in mode RGB and without metadata, and what is known about it.
+
+    Raises:
+        ImageError: Whatever is wrong with the picture. ``reason`` is one of ``"empty file"``, ``"truncated"``,
+            ``"not an image"``, ``"damaged"``, ``"too many pixels"``, ``"too many bytes"``, ``"out of memory"``,
+            ``"unsupported pixels"``, ``"unsupported source"``, ``"missing"``, ``"broken link"``, ``"not readable"``,
+            ``"a folder"``, ``"not a file"``.
+    """
+    path = os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else ""
+    name = _one_line(path) if isinstance(source, (str, os.PathLike)) else f"the given {type(source).__name__}"
+    with _only_image_errors(name, path):
+        if isinstance(source, Image.Image):
+            return _decode(source, name, max_pixels)
+        if isinstance(source, np.ndarray):
+            _check_size(source.shape[1::-1], name, max_pixels)
+            return _decode(_from_array(source, name), name, max_pixels)
+        if isinstance(source, (str, os.PathLike)):
+            data = _read_file(path, name, _METADATA_BYTES + _BYTES_PER_PIXEL * max_pixels)
+        elif isinstance(source, bytes):
+            data = source
+        else:
+            raise ImageError("unsupported source", f"{name}: expected a path, bytes, a PIL picture or a numpy array")
+        if not data:
+            raise ImageError("empty file", f"{name}: there are no bytes in it")
+        with _identify(data, name) as image:
+            return _decode(image, name, max_pixels)
+
+
+@contextmanager
+def _only_image_errors(name: str, path: str) -> Iterator[None]:
+    """Turn whatever Pillow and the system raise for a bad picture into an ImageError; let interrupts pass."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("out of memory", f"{name}: not enough memory to decode it") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # The readers of GIF, TIFF and WebP ask Pillow's own limit too.
+        raise ImageError("too many pixels", f"{name}: {_one_line(str(error))}") from error
+    except Exception as error:  # damaged files raise nearly everything: OSError, SyntaxError, struct.error, ...
+        detail = _one_line(str(error)) or type(error).__name__
+        if isinstance(error, OSError) and error.errno is not None:
+            reason = _why_unreachable(path, error)
+        elif "truncated" in detail.lower() or isinstance(error, EOFError):
+            reason = "truncated"
+        else:
+            reason = "damaged"
+        raise ImageError(reason, f"{name}: {detail}") from error
+
+
+def _why_unreachable(path: str, error: OSError | ValueError) -> str:
+    """Name the reason why the system did not give a file or a folder."""
+    number = error.errno if isinstance(error, OSError) else errno.ENOENT  # ValueError: no file can have such a name
+    if number == errno.ELOOP or (number == errno.ENOENT and isinstance(error, OSError) and os.path.islink(path)):
+        return "broken link"
+    return "missing" if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG) else "not readable"
+
+
+def _read_file(path: str, name: str, max_bytes: int) -> bytes:
+    """Read a whole file: decoders then never meet a file that shrinks or vanishes under a memory map."""
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("a folder", f"{name}: a folder, expected a picture", hint="list it with find_images")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
+            raise ImageError("not a file", f"{name}: a pipe, socket or device, expected a picture")
+        with open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        reason = _why_unreachable(path, error)
+        raise ImageError(reason, f"{name}: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > max_bytes:
+        raise ImageError("too many bytes", f"{name}: more than {max_bytes:,} bytes, the limit for one picture")
+    return data
+
+
+def _identify(data: bytes, name: str) -> ImageFile:
+    """Read the header with the reader that the signature calls for; decodes no pixels."""
+    for signature, reader, proven in _FORMATS:
+        if not signature.match(data):
+            continue
+        stream = io.BytesIO(data)
+        try:
+            return reader(stream)
+        except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise
+        except Exception as error:
+            if not proven:
+                break
+            if _ends_early(stream, data, reader):
+                raise ImageError("truncated", f"{name}: {len(data):,} bytes, the header is cut off") from error
+            raise
+    raise ImageError("not an image", f"{name}: its content is none of JPEG, PNG, GIF, WebP, TIFF, AVIF, BMP, PPM")
+
+
+def _ends_early(stream: io.BytesIO, data: bytes, reader: type[ImageFile]) -> bool:
+    """Tell whether a header was not understood because the file is over."""
+    if reader is WebPImageFile:  # states its length
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    return reader is not AvifImageFile and stream.tell() >= len(data)  # AVIF is read to its end in any case
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> tuple[Image.Image, ImageInfo]:
+    _check_size(image.size, name, max_pixels)
+    image.load()
+    orientation, taken = _read_exif(image)
+    picture = _to_rgb(image, name)
+    if orientation in _TURNS:
+        picture = picture.transpose(_TURNS[orientation])
+    picture.info.clear()  # or the rotation would be applied again when the picture comes back here
+    return picture, ImageInfo(picture.width, picture.height, taken, image.format or "")
+
+
+def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
+    if math.prod(size) > max_pixels:
+        shown = " x ".join(str(side) for side in size)
+        raise ImageError(
+            "too many pixels",
+            f"{name}: {shown} is {math.prod(size):,} pixels, the limit is {max_pixels:,}",
+            hint="scale it down, or raise max_pixels if you trust it",
+        )
+    if math.prod(size) == 0:
+        raise ImageError("unsupported pixels", f"{name}: it has no pixels")
+
+
+def _read_exif(image: Image.Image) -> tuple[int, str | None]:
+    """Read the orientation (1 to 8, 1 is upright) and the time; damaged EXIF tells nothing but loses no picture."""
+    orientation, taken = 1, None
+    with suppress(Exception):  # Pillow raises nearly everything here; an empty or impossible date is a ValueError
+        exif = image.getexif()
+        value = exif.get(ExifTags.Base.Orientation)
+        orientation = value if isinstance(value, int) else 1
+        original = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
+        text = str(original or exif.get(ExifTags.Base.DateTime)).strip("\0 ")
+        taken = datetime.strptime(text, "%Y:%m:%d %H:%M:%S").isoformat()
+    return orientation, taken
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Convert a decoded picture of any mode to a new one in RGB."""
+    if image.mode == "F":
+        return _from_array(np.asarray(image), name).convert("RGB")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow clips at 255 by itself. Both modes hold 16 bits; v / 257 takes 65535 to 255.
+        levels = [(value + 128) // 257 for value in range(65536)]
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int) and 0 <= transparent < len(levels):
+            levels[transparent] = 255
+        return image.convert("I").point(levels, "L").convert("L").convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    canvas = Image.new("RGB", rgba.size, "white")
+    canvas.paste(rgba, mask=rgba.getchannel("A"))
+    return canvas
+
+
+def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
+    """Make a picture (L, RGB or RGBA) of an array: (H, W) or (H, W, 3 or 4), uint8 or floating in [0, 1]."""
+    plain = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if plain and np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):  # also false for NaN
+            raise ImageError(
+                "unsupported pixels", f"{name}: floating pixels from {array.min()} to {array.max()}, expected [0, 1]"
+            )
+        array = np.rint(array.astype(np.float32) * 255).astype(np.uint8)
+    if not plain or array.dtype != np.uint8:
+        raise ImageError(
+            "unsupported pixels",
+            f"{name}: shape {array.shape}, {array.dtype}; expected (H, W), (H, W, 3) or (H, W, 4), uint8 or floating",
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _one_line(text: str) -> str:
+    """Make a name or message printable on one line: line breaks, controls and lone surrogates become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """From an RGB picture to the numbers that a vision encoder was trained on.
+
+    Attributes:
+        image_size: S, the side of the square that comes out, in pixels.
+        crop_fraction: In (0, 1], for ``"crop"``: S over the shorter side before the crop.
+        mean: Of red, green and blue, on the scale [0, 1]; subtracted.
+        std: Of red, green and blue, on the scale [0, 1]; divided by.
+        resize: ``"crop"`` makes the shorter side ``round(S / crop_fraction)`` and takes the center; ``"squash"`` makes
+            both sides S, whatever the proportions were.
+        interpolation: Pillow's filter, which averages when it makes a picture smaller.
+
+    Raises:
+        UsageError: A value outside of its range.
+    """
+
+    image_size: int
+    crop_fraction: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Literal["crop", "squash"]
+    interpolation: Literal["bicubic", "bilinear"]
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1 or not 0 < self.crop_fraction <= 1:
+            raise UsageError(f"{self}: expected image_size of at least 1 and crop_fraction in (0, 1]")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise UsageError(f"{self}: expected three numbers each for mean and std, std above 0")
+        if self.resize not in ("crop", "squash") or self.interpolation not in _FILTERS:
+            raise UsageError(f"{self}: expected resize 'crop' or 'squash', interpolation 'bicubic' or 'bilinear'")
+
+    def __call__(self, image: Image.Image) -> FloatArray:
+        """Resize and normalize.
+
+        Args:
+            image: A picture in mode RGB of any size, as `open_image` gives it.
+
+        Returns:
+            (3, S, S) float32, ``(pixel / 255 - mean) / std``.
+
+        Raises:
+            ImageError: The picture is not in mode RGB.
+        """
+        if image.mode != "RGB":
+            raise ImageError(
+                "unsupported pixels", f"a picture in mode {image.mode}, expected RGB", hint="pass it through open_image"
+            )
+        side, kernel = self.image_size, _FILTERS[self.interpolation]
+        if self.resize == "squash":
+            square = image.resize((side, side), kernel)
+        else:
+            image, box = self._center(image)
+            square = image.resize((side, side), kernel, box=box)
+        pixels: FloatArray = np.asarray(square, dtype=np.float32) / np.float32(255)  # (S, S, 3)
+        pixels -= np.asarray(self.mean, np.float32)
+        pixels /= np.asarray(self.std, np.float32)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (3, S, S)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all settings as plain values, for files and fingerprints."""
+        return asdict(self)
+
+    def _center(self, image: Image.Image) -> tuple[Image.Image, tuple[float, float, float, float]]:
+        """Find the box (left, upper, right, lower) that the center crop of the resized picture would show.
+
+        Only that part is resized: the whole of a 1 x 20,000 picture would become 256 x 5,120,000.
+        """
+        # Pillow keeps a box in single precision, too coarse far out in a very long picture: shorten that one first.
+        longest = 8 * min(image.size)
+        if max(image.size) > longest:
+            left, top = (max(0, length - longest) // 2 for length in image.size)
+            width, height = (min(length, longest) for length in image.size)
+            # Not crop(), which asks Pillow's limit of the whole process.
+            extent = (left, top, left + width, top + height)
+            image = image.transform((width, height), Image.Transform.EXTENT, extent)
+        shorter = max(self.image_size, round(self.image_size / self.crop_fraction))
+        edges: list[tuple[float, float]] = []
+        for length in image.size:
+            resized = shorter * length // min(image.size)
+            start = round((resized - self.image_size) / 2) * length / resized
+            edges.append((start, min(start + self.image_size * length / resized, length)))
+        (left_edge, right_edge), (upper, lower) = edges
+        return image, (left_edge, upper, right_edge, lower)
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | Rejected]:
+    """List pictures: files as given, and the pictures in folders and below, told by their extensions.
+
+    In folders, hidden entries are skipped and the order is that of names: a folder's files, then its subfolders, and
+    last those that are links to folders. No folder is listed twice, however many links or given paths lead to it.
+
+    Args:
+        paths: Files and folders. A file given by name is always tried, whatever it is called.
+
+    Yields:
+        Absolute paths, each once, with links to files left as they are; or what was set aside, with the reason
+        ``"no such file or folder"``, ``"broken link"``, ``"not readable"`` or ``"name is not UTF-8"``.
+
+    Raises:
+        UsageError: ``paths`` is one path, not several.
+    """
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        raise UsageError(f"find_images got one path, {os.fsdecode(paths)!r}, expected several", hint="put it in a list")
+    return _Search().run(paths)
+
+
+class _Search:
+    """One search, which remembers what it has listed, given and refused so that nothing comes twice."""
+
+    def __init__(self) -> None:
+        self.seen: set[Hashable] = set()  # folders (device, inode); named files (device, inode, name); refused paths
+
+    def run(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | Rejected]:
+        for given in map(os.fsdecode, paths):
+            path = os.path.abspath(given) if given else ""
+            try:
+                folder = stat.S_ISDIR(os.stat(path).st_mode)
+                parent, name = _identity(os.path.dirname(path)), os.path.basename(path)
+            except (OSError, ValueError) as error:
+                yield from self._refuse(path, error)
+                continue
+            if folder:
+                yield from self._walk(path)
+            elif (*parent, name) not in self.seen and not (parent in self.seen and _LISTED.fullmatch(name)):
+                self.seen.add((*parent, name))
+                yield _checked(path)
+
+    def _walk(self, top: str) -> Iterator[Path | Rejected]:
+        folders, links = [top], list[str]()
+        while folders or links:
+            folder = folders.pop() if folders else links.pop(0)
+            try:
+                key = _identity(folder)
+                if key in self.seen:
+                    continue
+                with os.scandir(folder) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                yield from self._refuse(folder, error)
+                continue
+            self.seen.add(key)
+            below: list[str] = []
+            for entry in entries:
+                if _is_folder(entry):
+                    if not entry.name.startswith("."):
+                        (links if entry.is_symlink() else below).append(entry.path)
+                elif _LISTED.fullmatch(entry.name) and (*key, entry.name) not in self.seen:
+                    yield _checked(entry.path)
+            folders += reversed(below)
+
+    def _refuse(self, path: str, error: OSError | ValueError) -> Iterator[Rejected]:
+        if path not in self.seen:
+            self.seen.add(path)
+            reason = _why_unreachable(path, error).replace("missing", "no such file or folder")
+            yield Rejected(_printable(path), reason, str(getattr(error, "strerror", None) or error))
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that may not be entered
+        return False
+
+
+def _checked(path: str) -> Path | Rejected:
+    if _printable(path) != path:
+        return Rejected(_printable(path), "name is not UTF-8", "rename it: it could not be stored or shown faithfully")
+    if os.path.islink(path) and not os.path.exists(path):
+        return Rejected(path, "broken link", f"it points to {_one_line(os.readlink(path))}")
+    return Path(path)
+
+
+def _printable(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()

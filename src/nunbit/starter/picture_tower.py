@@ -1,0 +1,189 @@
+"""EfficientNet-Lite: the starter's picture tower, and the reader of its published weights.
+
+It is written here rather than taken from a model library because the libraries that carry it import a compiled
+torchvision, which does not load beside the CPU build of torch (``docs/adr/0002-default-model.md``). A test compares
+every output with the reference implementation.
+
+Shapes: B batch, H W pixels, D width.
+Paper: EfficientNet, arXiv 1905.11946; the Lite variants drop squeeze-and-excitation and use ReLU6.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from nunbit.errors import WeightsError
+
+FEATURE_SIZE = 1280
+NUM_CLASSES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A run of inverted-residual blocks; ``stride`` belongs to the first of them."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expand: int
+    channels: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+STEM_CHANNELS = 32
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """Scale a channel count and round it to a multiple of 8, never down by more than a tenth."""
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+class ConvNorm(nn.Module):
+    """Convolution with TensorFlow's "SAME" padding, batch norm, optionally ReLU6.
+
+    "SAME" pads the far side more where the total is odd. The published weights were trained so; padding both sides
+    alike shifts every feature map by half a pixel.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, active: bool = True
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) → (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        height, width = (self._padding(size) for size in x.shape[-2:])
+        if height % 2 or width % 2:
+            x = functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+            height = width = 0
+        conv = self.conv
+        symmetric = (height // 2, width // 2)  # padding inside the convolution spares a copy of the picture
+        x = functional.conv2d(x, conv.weight, conv.bias, conv.stride, symmetric, 1, conv.groups)
+        x = self.norm(x)
+        return functional.relu6(x, inplace=not self.training) if self.active else x
+
+    def fold(self) -> None:
+        """Fold the batch norm into the convolution: the same answers, about twice as fast. For inference only."""
+        self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+        self.norm = nn.Identity()
+
+    def _padding(self, size: int) -> int:
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        return max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depth-wise convolution, project; added to the input where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, expand: int) -> None:
+        super().__init__()
+        hidden = inputs * expand
+        self.expand = ConvNorm(inputs, hidden, 1) if expand != 1 else nn.Identity()
+        self.depthwise = ConvNorm(hidden, hidden, kernel, stride=stride, groups=hidden)
+        self.project = ConvNorm(hidden, outputs, 1, active=False)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) → (B, outputs, H / stride, W / stride)."""
+        out: Tensor = self.project(self.depthwise(self.expand(x)))
+        return out + x if self.residual else out
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite as an encoder that keeps its classifier.
+
+    Args:
+        width: Channel multiplier (Lite2: 1.1).
+        depth: Block-count multiplier (Lite2: 1.2). The first and the last stage are never deepened.
+    """
+
+    def __init__(self, width: float = 1.1, depth: float = 1.2) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2)
+        blocks: list[nn.Module] = []
+        inputs = STEM_CHANNELS
+        for number, stage in enumerate(STAGES):
+            outputs = scale_channels(stage.channels, width)
+            deepened = 0 < number < len(STAGES) - 1
+            repeats = math.ceil(stage.repeats * depth) if deepened else stage.repeats
+            for repeat in range(repeats):
+                stride = stage.stride if repeat == 0 else 1
+                blocks.append(
+                    InvertedResidual(inputs, outputs, kernel=stage.kernel, stride=stride, expand=stage.expand)
+                )
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.head = ConvNorm(inputs, FEATURE_SIZE, 1)
+        self.classifier = nn.Linear(FEATURE_SIZE, NUM_CLASSES)
+
+    def feature_map(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, H, W) float32 in about [-1, 1] → (B, 1280, ceil(H / 32), ceil(W / 32)), values ≥ 0."""
+        out: Tensor = self.head(self.blocks(self.stem(pixel_values)))
+        return out
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and class logits.
+
+        Args:
+            pixel_values: (B, 3, H, W) float32, ``(x - 127) / 128`` of RGB in [0, 255].
+
+        Returns:
+            image_features (B, 1280), the mean over positions, and ImageNet logits (B, 1000).
+        """
+        features = self.feature_map(pixel_values).mean(dim=(2, 3))  # (B, 1280)
+        return features, self.classifier(features)
+
+
+def load_efficientnet_lite2(path: Path) -> EfficientNetLite:
+    """Build EfficientNet-Lite2 and fill it from its published ``.pth`` file.
+
+    The file names its tensors after another implementation; both list them in the order of the forward pass, so
+    they are matched by order, and every shape and role (``weight``, ``running_mean``, ...) is checked.
+
+    Raises:
+        WeightsError: The tensors are not those of EfficientNet-Lite2.
+    """
+    published: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    model = EfficientNetLite()
+    own = model.state_dict()
+    if len(published) != len(own):
+        raise WeightsError(f"{path.name} holds {len(published)} tensors, EfficientNet-Lite2 has {len(own)}")
+    renamed = dict(zip(own, published.values(), strict=True))
+    wrong = [
+        f"{theirs} {tuple(value.shape)} for {ours} {tuple(own[ours].shape)}"
+        for (theirs, value), ours in zip(published.items(), own, strict=True)
+        if value.shape != own[ours].shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]
+    ]
+    if wrong:
+        raise WeightsError(f"{path.name} does not fit EfficientNet-Lite2: {', '.join(wrong[:5])}")
+    model.load_state_dict(renamed)
+    return model.eval()
+
+
+def prepare_for_inference(model: EfficientNetLite) -> EfficientNetLite:
+    """Fold every batch norm and lay the weights out channels-last, in place; returns the model."""
+    for module in model.modules():
+        if isinstance(module, ConvNorm):
+            module.fold()
+    return model.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,69 @@
+"""Frozen values that travel between steps.
+
+``similarity`` is always a cosine in [-1, 1]; ``probability`` is always in [0, 1] and its docstring says over what.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    FloatArray: TypeAlias = npt.NDArray[np.float32]
+    ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One label for one picture.
+
+    Attributes:
+        label: As the caller wrote it.
+        probability: Softmax over the given labels of ``logit_scale * similarity``; not calibrated, and it says
+            nothing about labels that were not given.
+        similarity: Cosine of picture and label.
+    """
+
+    label: str
+    probability: float
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """The labels of one picture, most probable first. ``path`` is empty for a picture given as pixels or bytes."""
+
+    path: str
+    predictions: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One hit of a search. ``rank`` counts from 1; ``metadata`` holds the index's other columns."""
+
+    rank: int
+    id: str
+    path: str
+    similarity: float
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One picture that was set aside: a line of the ledger.
+
+    Attributes:
+        path: Where it was.
+        reason: Short and stable, for counting: ``"truncated"``, ``"not an image"``, ...
+        detail: What was found in this very file.
+    """
+
+    path: str
+    reason: str
+    detail: str
