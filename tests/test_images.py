@@ -1,11 +1,9 @@
-"""`nunbit.images`: every kind of picture gets in rightly or is refused with its reason, and folders are listed once."""
+"""`open_image`: every kind of picture gets in rightly, or is refused with its reason."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -20,11 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from nunbit.errors import ImageError, UsageError
+from nunbit.errors import ImageError
 from nunbit.images import MAX_PIXELS, ImageInfo, Preprocessing, find_images, open_image
-from nunbit.types import Rejected
-
-MEAN, STD = (0.48, 0.45, 0.41), (0.27, 0.26, 0.28)
 
 
 def refused(source: Any, **options: Any) -> ImageError:
@@ -32,10 +27,6 @@ def refused(source: Any, **options: Any) -> ImageError:
         open_image(source, **options)
     assert "\n" not in str(caught.value)
     return caught.value
-
-
-def preprocessing(size: int = 32, fraction: float = 0.875, **options: Any) -> Preprocessing:
-    return Preprocessing(size, fraction, MEAN, STD, **{"resize": "crop", "interpolation": "bicubic"} | options)
 
 
 # ---- open_image: the kinds -------------------------------------------------------------------------------------------
@@ -57,7 +48,8 @@ def test_every_kind(tmp_path: Path, writer: Callable[[Path], bad.Odd], given_as:
     assert np.abs(np.asarray(image)[0, 0].astype(int) - odd.pixel).max() <= odd.tolerance
     again, _ = open_image(image)
     assert again.tobytes() == image.tobytes(), "opening what was opened changes nothing, not even the rotation"
-    assert np.isfinite(preprocessing()(image)).all()
+    pixels = Preprocessing(32, 0.875, (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), "crop", "bicubic")(image)
+    assert np.isfinite(pixels).all()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -363,202 +355,3 @@ def test_files_are_closed(tmp_path: Path) -> None:
         except ImageError as error:
             kept.append(error)  # type: ignore[arg-type]
     assert len(os.listdir("/proc/self/fd")) == before and len(kept) == 3
-
-
-# ---- Preprocessing ---------------------------------------------------------------------------------------------------
-
-
-def plainly(image: Image.Image, size: int, fraction: float, kernel: Image.Resampling) -> np.ndarray[Any, Any]:
-    """Resize everything, then cut the center out."""
-    shorter = round(size / fraction)
-    width, height = (shorter * side // min(image.size) for side in image.size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return np.asarray(image.resize((width, height), kernel).crop((left, top, left + size, top + size)), np.float32)
-
-
-@pytest.mark.parametrize("shape", [(640, 480), (333, 500), (224, 224), (20, 31), (300, 2000), (5, 4)])
-@pytest.mark.parametrize("fraction", [0.875, 1.0, 0.9])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_crop_equals_the_plain_way(shape: tuple[int, int], fraction: float, interpolation: Any) -> None:
-    image = bad.photo(*shape)
-    got = preprocessing(96, fraction, interpolation=interpolation)(image)
-    pixels = (got.transpose(1, 2, 0) * np.array(STD) + MEAN) * 255
-    expected = plainly(image, 96, fraction, Image.Resampling[interpolation.upper()])
-    assert np.abs(pixels - expected).max() <= 1.01
-
-
-def test_squash_and_values() -> None:
-    image = Image.new("RGB", (50, 10), (255, 128, 0))
-    got = preprocessing(8, resize="squash")(image)
-    assert got.dtype == np.float32 and got.shape == (3, 8, 8) and got.flags.c_contiguous
-    expected = [(value / 255 - mean) / std for value, mean, std in zip((255, 128, 0), MEAN, STD, strict=True)]
-    np.testing.assert_allclose(got[:, 3, 3], expected, rtol=1e-5)
-    halves = Image.new("RGB", (40, 8), bad.WHITE)
-    halves.paste((0, 0, 0), (0, 0, 8, 8))  # outside of the center square
-    assert preprocessing(8, resize="squash")(halves).min() < -1 < preprocessing(8, 1.0)(halves).min()
-
-
-@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
-def test_long_pictures_stay_small(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
-    results: list[int] = []
-    resize = Image.Image.resize
-
-    def spy(self: Image.Image, target: Any, *rest: Any, **options: Any) -> Image.Image:
-        results.append(target[0] * target[1])
-        assert max(results) <= 224 * 224
-        return resize(self, target, *rest, **options)
-
-    monkeypatch.setattr(Image.Image, "resize", spy)
-    pixels = preprocessing(224)(Image.new("RGB", size, bad.GREEN))
-    assert results and pixels.shape == (3, 224, 224)
-    np.testing.assert_allclose(pixels[1], (1 - MEAN[1]) / STD[1], rtol=1e-5)
-
-
-@pytest.mark.parametrize("upright", [True, False])
-def test_very_long_pictures_show_their_center_precisely(upright: bool) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (4_000_000, 1, 3)).astype(np.uint8)
-    long, center = (
-        Image.fromarray(p if upright else p.transpose(1, 0, 2)) for p in (pixels, pixels[1_999_996:2_000_004])
-    )
-    np.testing.assert_array_equal(preprocessing(224)(long), preprocessing(224)(center))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(1, 600),
-    st.integers(1, 600),
-    st.sampled_from([1, 7, 32, 64]),
-    st.floats(0.05, 1),
-    st.sampled_from(["crop", "squash"]),
-)
-def test_any_size_gives_the_shape(width: int, height: int, size: int, fraction: float, resize: str) -> None:
-    pixels = preprocessing(size, fraction, resize=resize)(Image.new("RGB", (width, height), (255, 255, 0)))
-    assert pixels.shape == (3, size, size) and pixels.dtype == np.float32
-    np.testing.assert_allclose(pixels[0], (1 - MEAN[0]) / STD[0], rtol=1e-5)
-
-
-def test_settings() -> None:
-    settings_ = preprocessing().to_dict()
-    assert Preprocessing(**settings_) == preprocessing()
-    assert json.loads(json.dumps(settings_))["resize"] == "crop"
-    assert refused_mode().reason == "unsupported pixels"
-    for wrong in ({"size": 0}, {"fraction": 0.0}, {"fraction": 1.1}, {"resize": "pad"}, {"interpolation": "box"}):
-        with pytest.raises(UsageError):
-            preprocessing(**wrong)
-    with pytest.raises(UsageError):
-        Preprocessing(8, 1.0, MEAN, (1.0, 0.0, 1.0), "crop", "bicubic")
-
-
-def refused_mode() -> ImageError:
-    with pytest.raises(ImageError) as caught:
-        preprocessing()(Image.new("L", (4, 4)))
-    return caught.value
-
-
-# ---- find_images -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    root = tmp_path / "root"
-    for name in (
-        "b.jpg",
-        "a.PNG",
-        "notes.txt",
-        ".hidden.jpg",
-        "z/c.webp",
-        "c/.git/d.jpg",
-        "c/한글.gif",
-        "c/two\nlines.bmp",
-    ):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return root
-
-
-def names(root: Path, *paths: str | Path) -> list[str]:
-    return [str(found.relative_to(root)) if isinstance(found, Path) else found.reason for found in find_images(paths)]
-
-
-EVERYTHING = ["a.PNG", "b.jpg", "c/two\nlines.bmp", "c/한글.gif", "z/c.webp"]
-
-
-def test_find_in_order_each_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert names(tree, tree) == EVERYTHING
-    assert names(tree, tree, tree / "c", tree / "b.jpg", tree) == EVERYTHING
-    assert names(tree, tree / "b.jpg", tree / "b.jpg", tree) == ["b.jpg", *(e for e in EVERYTHING if e != "b.jpg")]
-    monkeypatch.chdir(tree)
-    assert names(tree, "z", "./z/c.webp", "z/../notes.txt", ".hidden.jpg", "c/.git") == [
-        "z/c.webp", "notes.txt", ".hidden.jpg", "c/.git/d.jpg",
-    ]  # fmt: skip
-
-
-def test_find_follows_links_but_no_loop(tree: Path, tmp_path: Path) -> None:
-    (tree / "c" / "loop").symlink_to(tree)
-    (tree / "aa").symlink_to(tree / "z")
-    (tree / "self").symlink_to("self")
-    (tree / "self.jpg").symlink_to("self.jpg")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "e.jpg").write_bytes(b"x")
-    (tree / "linked").symlink_to(elsewhere)
-    (tree / "file.jpg").symlink_to(elsewhere / "e.jpg")
-    assert names(tree, tree) == ["a.PNG", "b.jpg", "file.jpg", "broken link", *EVERYTHING[2:], "linked/e.jpg"]
-
-
-def test_find_what_is_not_there(tree: Path, tmp_path: Path) -> None:
-    (tree / "gone.jpg").symlink_to("nowhere")
-    assert names(tree, tmp_path / "no", "", tmp_path / "no", tree / "gone.jpg", "nul\0") == [
-        "no such file or folder", "no such file or folder", "broken link", "no such file or folder",
-    ]  # fmt: skip
-    assert "broken link" in names(tree, tree)
-    with pytest.raises(UsageError):
-        find_images(str(tree))
-
-
-def test_find_in_a_folder_without_permission(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scandir = os.scandir
-
-    def closed(path: str) -> Any:
-        if Path(path).name == "c":
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", closed)
-    assert names(tree, tree, tree / "c") == ["a.PNG", "b.jpg", "not readable", "z/c.webp"]
-    assert names(tree, tree / "c", tree / "c" / "한글.gif") == ["not readable", "c/한글.gif"]
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="such names cannot exist here")
-def test_find_a_name_that_is_not_utf8(tree: Path) -> None:
-    raw = os.fsencode(tree / "z") + b"/caf\xe9.jpg"
-    try:
-        Path(os.fsdecode(raw)).write_bytes(b"x")
-    except (OSError, UnicodeError):
-        pytest.skip("this file system takes no such names")
-    found = [*find_images([tree / "z"]), *find_images([os.fsdecode(raw)])]
-    rejected = [entry for entry in found if isinstance(entry, Rejected)]
-    assert [entry.reason for entry in rejected] == ["name is not UTF-8"] * 2
-    assert all(entry.path.encode().endswith(b"caf\\udce9.jpg") for entry in rejected)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere paths cannot be that long")
-def test_find_in_folders_deeper_than_the_recursion_limit(tmp_path: Path) -> None:
-    folders = [str(tmp_path) + "/d" * depth for depth in range(1, sys.getrecursionlimit() + 200)]
-    for folder in folders:
-        Path(folder).mkdir()
-    deep = Path(folders[-1] + "/deep.jpg")
-    deep.write_bytes(b"x")
-    try:
-        assert list(find_images([tmp_path])) == [deep]
-    finally:  # removing such a tree is too much for shutil
-        deep.unlink()
-        for folder in reversed(folders):
-            Path(folder).rmdir()
-
-
-def test_what_was_written_is_found(tmp_path: Path) -> None:
-    written = {odd.path.name for odd in bad.write_all(tmp_path)}
-    found = {Path(f.path).name if isinstance(f, Rejected) else f.name for f in find_images([tmp_path])}
-    assert found == written

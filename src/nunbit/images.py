@@ -1,7 +1,7 @@
 """Pictures in, pixels out: the only place that opens pictures and the only preprocessing.
 
 Place in the river: the first step. Sources become RGB pictures (`open_image`), and those become what a vision encoder
-reads (`Preprocessing`); `find_images` lists the pictures of folders. Shapes: H W pixels, S ``image_size``.
+reads (`Preprocessing`). Shapes: H W pixels, S ``image_size``.
 
 Pictures are not trusted. Only the formats in ``_FORMATS`` are decoded, each by its own Pillow class: ``Image.open``
 compares the size with a limit that is global to the process and tells of it by a warning, which other threads may
@@ -10,17 +10,15 @@ silence or turn into an error. The limit here is an argument, checked on the hea
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import os
 import re
 import stat
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,7 +33,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from nunbit.errors import ImageError, UsageError
-from nunbit.types import Rejected
+from nunbit.picture_files import find_images, one_line, why_unreachable
+
+__all__ = ["MAX_PIXELS", "ImageInfo", "Preprocessing", "find_images", "open_image"]
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -48,9 +48,6 @@ MAX_PIXELS = 100_000_000
 
 _METADATA_BYTES = 1 << 26  # what a file may hold beside its pixels: thumbnails, profiles, further frames
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
-_LISTED = re.compile(
-    r"[^.].*\.(?:jpe?g|jpe|jfif|mpo|a?png|gif|webp|tiff?|avif|bmp|p[pgbn]m)", re.DOTALL | re.IGNORECASE
-)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -123,7 +120,7 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> tuple[Im
             ``"a folder"``, ``"not a file"``.
     """
     path = os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else ""
-    name = _one_line(path) if isinstance(source, (str, os.PathLike)) else f"the given {type(source).__name__}"
+    name = one_line(path) if isinstance(source, (str, os.PathLike)) else f"the given {type(source).__name__}"
     with _only_image_errors(name, path):
         if isinstance(source, Image.Image):
             return _decode(source, name, max_pixels)
@@ -153,24 +150,16 @@ def _only_image_errors(name: str, path: str) -> Iterator[None]:
         raise ImageError("out of memory", f"{name}: not enough memory to decode it") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # The readers of GIF, TIFF and WebP ask Pillow's own limit too.
-        raise ImageError("too many pixels", f"{name}: {_one_line(str(error))}") from error
+        raise ImageError("too many pixels", f"{name}: {one_line(str(error))}") from error
     except Exception as error:  # damaged files raise nearly everything: OSError, SyntaxError, struct.error, ...
-        detail = _one_line(str(error)) or type(error).__name__
+        detail = one_line(str(error)) or type(error).__name__
         if isinstance(error, OSError) and error.errno is not None:
-            reason = _why_unreachable(path, error)
+            reason = why_unreachable(path, error)
         elif "truncated" in detail.lower() or isinstance(error, EOFError):
             reason = "truncated"
         else:
             reason = "damaged"
         raise ImageError(reason, f"{name}: {detail}") from error
-
-
-def _why_unreachable(path: str, error: OSError | ValueError) -> str:
-    """Name the reason why the system did not give a file or a folder."""
-    number = error.errno if isinstance(error, OSError) else errno.ENOENT  # ValueError: no file can have such a name
-    if number == errno.ELOOP or (number == errno.ENOENT and isinstance(error, OSError) and os.path.islink(path)):
-        return "broken link"
-    return "missing" if number in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG) else "not readable"
 
 
 def _read_file(path: str, name: str, max_bytes: int) -> bytes:
@@ -181,14 +170,13 @@ def _read_file(path: str, name: str, max_bytes: int) -> bytes:
             raise ImageError("a folder", f"{name}: a folder, expected a picture", hint="list it with find_images")
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
             raise ImageError("not a file", f"{name}: a pipe, socket or device, expected a picture")
+        if status.st_size > max_bytes:
+            raise ImageError("too many bytes", f"{name}: {status.st_size:,} bytes, the limit is {max_bytes:,}")
         with open(path, "rb") as file:
-            data = file.read(max_bytes + 1)
+            return file.read()
     except (OSError, ValueError) as error:
-        reason = _why_unreachable(path, error)
+        reason = why_unreachable(path, error)
         raise ImageError(reason, f"{name}: {getattr(error, 'strerror', None) or error}") from error
-    if len(data) > max_bytes:
-        raise ImageError("too many bytes", f"{name}: more than {max_bytes:,} bytes, the limit for one picture")
-    return data
 
 
 def _identify(data: bytes, name: str) -> ImageFile:
@@ -289,11 +277,6 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _one_line(text: str) -> str:
-    """Make a name or message printable on one line: line breaks, controls and lone surrogates become escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """From an RGB picture to the numbers that a vision encoder was trained on.
@@ -378,99 +361,3 @@ class Preprocessing:
             edges.append((start, min(start + self.image_size * length / resized, length)))
         (left_edge, right_edge), (upper, lower) = edges
         return image, (left_edge, upper, right_edge, lower)
-
-
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | Rejected]:
-    """List pictures: files as given, and the pictures in folders and below, told by their extensions.
-
-    In folders, hidden entries are skipped and the order is that of names: a folder's files, then its subfolders, and
-    last those that are links to folders. No folder is listed twice, however many links or given paths lead to it.
-
-    Args:
-        paths: Files and folders. A file given by name is always tried, whatever it is called.
-
-    Yields:
-        Absolute paths, each once, with links to files left as they are; or what was set aside, with the reason
-        ``"no such file or folder"``, ``"broken link"``, ``"not readable"`` or ``"name is not UTF-8"``.
-
-    Raises:
-        UsageError: ``paths`` is one path, not several.
-    """
-    if isinstance(paths, (str, bytes, os.PathLike)):
-        raise UsageError(f"find_images got one path, {os.fsdecode(paths)!r}, expected several", hint="put it in a list")
-    return _Search().run(paths)
-
-
-class _Search:
-    """One search, which remembers what it has listed, given and refused so that nothing comes twice."""
-
-    def __init__(self) -> None:
-        self.seen: set[Hashable] = set()  # folders (device, inode); named files (device, inode, name); refused paths
-
-    def run(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | Rejected]:
-        for given in map(os.fsdecode, paths):
-            path = os.path.abspath(given) if given else ""
-            try:
-                folder = stat.S_ISDIR(os.stat(path).st_mode)
-                parent, name = _identity(os.path.dirname(path)), os.path.basename(path)
-            except (OSError, ValueError) as error:
-                yield from self._refuse(path, error)
-                continue
-            if folder:
-                yield from self._walk(path)
-            elif (*parent, name) not in self.seen and not (parent in self.seen and _LISTED.fullmatch(name)):
-                self.seen.add((*parent, name))
-                yield _checked(path)
-
-    def _walk(self, top: str) -> Iterator[Path | Rejected]:
-        folders, links = [top], list[str]()
-        while folders or links:
-            folder = folders.pop() if folders else links.pop(0)
-            try:
-                key = _identity(folder)
-                if key in self.seen:
-                    continue
-                with os.scandir(folder) as listing:
-                    entries = sorted(listing, key=lambda entry: entry.name)
-            except OSError as error:
-                yield from self._refuse(folder, error)
-                continue
-            self.seen.add(key)
-            below: list[str] = []
-            for entry in entries:
-                if _is_folder(entry):
-                    if not entry.name.startswith("."):
-                        (links if entry.is_symlink() else below).append(entry.path)
-                elif _LISTED.fullmatch(entry.name) and (*key, entry.name) not in self.seen:
-                    yield _checked(entry.path)
-            folders += reversed(below)
-
-    def _refuse(self, path: str, error: OSError | ValueError) -> Iterator[Rejected]:
-        if path not in self.seen:
-            self.seen.add(path)
-            reason = _why_unreachable(path, error).replace("missing", "no such file or folder")
-            yield Rejected(_printable(path), reason, str(getattr(error, "strerror", None) or error))
-
-
-def _identity(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or into a folder that may not be entered
-        return False
-
-
-def _checked(path: str) -> Path | Rejected:
-    if _printable(path) != path:
-        return Rejected(_printable(path), "name is not UTF-8", "rename it: it could not be stored or shown faithfully")
-    if os.path.islink(path) and not os.path.exists(path):
-        return Rejected(path, "broken link", f"it points to {_one_line(os.readlink(path))}")
-    return Path(path)
-
-
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()

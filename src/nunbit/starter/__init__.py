@@ -1,0 +1,1 @@
+"""The embedded default encoder, assembled from packages that a fresh machine can install."""

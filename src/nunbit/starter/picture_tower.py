@@ -68,7 +68,7 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+        self.norm: nn.BatchNorm2d | nn.Identity = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
         self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,8 +85,9 @@ class ConvNorm(nn.Module):
 
     def fold(self) -> None:
         """Fold the batch norm into the convolution: the same answers, about twice as fast. For inference only."""
-        self.conv = fuse_conv_bn_eval(self.conv, self.norm)
-        self.norm = nn.Identity()
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.norm = nn.Identity()
 
     def _padding(self, size: int) -> int:
         kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]

@@ -1,0 +1,88 @@
+"""``nunbit demo``: the main job on a few photographs, from start to end."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from nunbit.cli.output import one_line, report_rejected
+from nunbit.errors import UsageError
+
+LABELS = (
+    "cat",
+    "person",
+    "cup of coffee",
+    "rocket",
+    "motorcycle",
+    "coins",
+    "page of text",
+    "flower",
+    "palace",
+    "galaxy of stars",
+    "moon",
+    "brick wall",
+    "grass",
+    "horse",
+    "retina of an eye",
+    "clock",
+)
+SEARCHES = ("a cup of coffee", "a rocket at the launch pad", "a flower", "고양이")
+BUNDLED = {
+    "skimage": ("data", ("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png",
+                         "grass.png", "hubble_deep_field.jpg", "moon.png", "motorcycle_left.png", "page.png",
+                         "retina.jpg", "rocket.jpg", "text.png")),
+    "sklearn": ("datasets/images", ("china.jpg", "flower.jpg")),
+}  # fmt: skip
+
+
+@click.command("demo")
+@click.argument("photos", required=False)
+@click.option("--into", type=click.Path(path_type=Path), default=Path("demo.nunbit"), help="Where to keep the index.")
+def command(photos: str | None, into: Path) -> None:
+    r"""Index photographs, say what is in them, search them in English and Korean.
+
+    \b
+    Examples:
+      nunbit demo
+      nunbit demo photos/ --into photos.nunbit
+    """
+    from nunbit.cli.index import _bar
+    from nunbit.index import Index
+    from nunbit.loading import load
+    from nunbit.recognition import Labels
+
+    sources = [photos] if photos else [str(path) for path in _bundled()]
+    encoder = load("starter")
+    labels = Labels(encoder, LABELS)
+    with Index.open(into, encoder) as index:
+        report = index.add(sources, progress=_bar())
+        report_rejected(report.rejected)
+        if len(index) == 0:
+            raise UsageError(f"no photograph found in {photos}", hint="give a folder of pictures")
+        click.echo(f"{len(index)} photographs in {into} ({report.seconds:.1f} s)\n\nWhat it recognizes:")
+        for item in index.items():
+            (row,) = index.get_embeddings([item.id])
+            best = "  ".join(f"{p.label} {p.probability:.0%}" for p in labels.predict(row, 2))
+            click.echo(f"  {one_line(Path(item.path).name):24} {best}")
+        for query in SEARCHES:
+            hits = ", ".join(f"{one_line(Path(m.path).name)} {m.similarity:.2f}" for m in index.search(query, top_k=3))
+            click.echo(f"\nSearch {query!r}:\n  {hits}")
+    click.echo(
+        "\nNow your own:\n"
+        "  .venv/bin/nunbit index YOUR_PHOTOS --into photos.nunbit\n"
+        '  .venv/bin/nunbit search "a dog on a beach" --in photos.nunbit --sheet hits.html\n'
+        '  .venv/bin/nunbit recognize YOUR_PHOTOS --labels "cat,dog,coffee" --sheet sheet.html'
+    )
+
+
+def _bundled() -> list[Path]:
+    """Photographs inside two packages; found, not imported."""
+    found = []
+    for package, (folder, names) in BUNDLED.items():
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise UsageError(f"{package} is not installed, and its photographs are shown", hint="nunbit demo PHOTOS")
+        found += [Path(spec.origin).parent / folder / name for name in names]
+    return found

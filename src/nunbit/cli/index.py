@@ -1,0 +1,44 @@
+"""``nunbit index``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nunbit.cli.output import print_json, report_rejected
+
+
+@click.command("index")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), required=True, help="The index folder.")
+@click.option("--model", default="starter", show_default=True, help="Name, folder or hub id.")
+@click.option("--strict", is_flag=True, help="Exit 1 if any picture was set aside.")
+@click.option("--json", "as_json", is_flag=True, help="The counts as one JSON line.")
+def command(paths: tuple[str, ...], into: Path, model: str, strict: bool, as_json: bool) -> int:
+    r"""Make pictures searchable. Run it again after changes: only what changed is read.
+
+    \b
+    Examples:
+      nunbit index photos/ --into photos.nunbit
+      nunbit index photos/ more/one.jpg --into photos.nunbit --strict
+    """
+    from nunbit.errors import UsageError
+    from nunbit.index import Index
+    from nunbit.loading import load
+
+    fresh = not into.exists()
+    with Index.open(into, load(model)) as index:
+        report = index.add(paths, progress=_bar())
+        total = len(index)
+    report_rejected(report.rejected)
+    if fresh and total == 0 and not report.rejected:
+        raise UsageError(f"no photograph found in {', '.join(paths)}", hint="give a picture or a folder of pictures")
+    counts = {name: getattr(report, name) for name in ("added", "updated", "unchanged", "removed")}
+    counts["rejected"] = len(report.rejected)
+    if as_json:
+        print_json({**counts, "total": total, "seconds": round(report.seconds, 3)})
+    else:
+        words = ", ".join(f"{number} {name}" for name, number in counts.items())
+        click.echo(f"{into}: {total} pictures ({words}) in {report.seconds:.1f} s")
+    return 1 if strict and report.rejected else 0

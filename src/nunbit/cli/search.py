@@ -1,0 +1,51 @@
+"""``nunbit search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nunbit.cli.output import match_row, one_line, print_json
+from nunbit.errors import UsageError
+
+
+@click.command("search")
+@click.argument("text", required=False)
+@click.option("--image", type=click.Path(dir_okay=False), help="Search by this picture instead of words.")
+@click.option("--in", "folder", type=click.Path(path_type=Path), required=True, help="The index folder.")
+@click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="How many pictures.")
+@click.option("--where", help="Filter, as SQL over path, size, width, height, format, taken, content_hash.")
+@click.option("--model", default="starter", show_default=True, help="The encoder that made the index.")
+@click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the pictures.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line a hit.")
+def command(text: str | None, image: str | None, folder: Path, top_k: int, where: str | None, **rest: object) -> None:
+    r"""Find pictures by words, English or Korean, or by a picture.
+
+    \b
+    Examples:
+      nunbit search "a dog on a beach" --in photos.nunbit --top-k 5
+      nunbit search "해변의 개" --in photos.nunbit --json
+      nunbit search --image query.jpg --in photos.nunbit --where "width >= 640"
+    """
+    from nunbit.index import Index
+    from nunbit.loading import load
+
+    if (text is None) == (image is None):
+        raise UsageError("give either words or --image", hint='for example: nunbit search "a dog" --in photos.nunbit')
+    with Index.open(folder, load(str(rest["model"])), create=False) as index:
+        matches = index.search(text, image=image, top_k=top_k, where=where)
+    for match in matches:
+        if rest["as_json"]:
+            print_json(match_row(match))
+        else:
+            click.echo(f"{match.rank:3}  {match.similarity:.3f}  {one_line(match.path)}")
+    if not matches:
+        click.echo("no picture matches", err=True)
+    sheet = rest["sheet"]
+    if isinstance(sheet, Path):
+        from nunbit.cli.sheet import Card, write_sheet
+
+        cards = (Card(m.path, (("similarity", m.similarity, f"{m.similarity:.3f}"),)) for m in matches)
+        write_sheet(sheet, text or f"like {image}", cards)
+        click.echo(f"wrote {sheet}", err=True)

@@ -1,0 +1,1 @@
+"""Contrastive training tasks: model + loss + batches."""

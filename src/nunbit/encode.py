@@ -1,0 +1,205 @@
+"""Pictures and texts → unit-length float32 rows: batched, decoded in threads, order kept.
+
+A model supplies two functions (pixels → rows, texts → rows); this module owns everything around them, so that every
+model reads pictures the same way. Torch is never imported here.
+
+Shapes: B batch, N items, D width, H W pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from nunbit.errors import ImageError, UsageError
+from nunbit.images import ImageInfo, Preprocessing, open_image
+from nunbit.types import Rejected
+
+if TYPE_CHECKING:
+    from nunbit.types import FloatArray, ImageSource
+
+DEFAULT_BATCH_SIZE = 4
+"""Small on purpose: on a CPU the activations of a small batch stay in the cache, and memory stays flat."""
+
+
+class DualEncoder(Protocol):
+    """What a model offers; both methods return unit-length float32 rows of one shared space."""
+
+    def encode_pixels(self, pixel_values: FloatArray) -> FloatArray:
+        """(B, 3, H, W) float32, normalized → (B, D)."""
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """N texts → (N, D)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """What is known about an encoder without running it.
+
+    Attributes:
+        name: The name, folder or hub id that it was loaded by.
+        fingerprint: sha256 (hex) over everything that changes an answer: weights, preprocessing, architecture.
+        embedding_size: D.
+        logit_scale: Factor on similarities before a softmax over labels.
+        preprocessing: How a picture becomes pixels.
+    """
+
+    name: str
+    fingerprint: str
+    embedding_size: int
+    logit_scale: float
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One picture that was encoded: its source, its unit row (D,) and what its header said."""
+
+    source: ImageSource
+    embedding: FloatArray
+    info: ImageInfo
+
+
+class Encoder:
+    """A loaded dual encoder.
+
+    Args:
+        model: The towers.
+        info: Name, fingerprint, sizes, preprocessing.
+
+    Example:
+        >>> encoder = nunbit.load("starter")
+        >>> encoder.encode_text(["a cat", "고양이"]).shape
+        (2, 512)
+    """
+
+    def __init__(self, model: DualEncoder, info: EncoderInfo) -> None:
+        self._model = model
+        self.name = info.name
+        self.fingerprint = info.fingerprint
+        self.embedding_size = info.embedding_size
+        self.logit_scale = info.logit_scale
+        self.preprocessing = info.preprocessing
+
+    def encode_image(
+        self, images: Sequence[ImageSource], *, batch_size: int = DEFAULT_BATCH_SIZE, threads: int | None = None
+    ) -> FloatArray:
+        """Embed pictures.
+
+        Args:
+            images: N paths, bytes of image files, PIL pictures, or arrays (H, W[, 3 or 4]) of uint8 or of float in
+                [0, 1].
+            batch_size: Pictures a forward pass; it changes no answer beyond 1e-5.
+            threads: Decoding threads; by default the number of cores.
+
+        Returns:
+            (N, D) float32, unit rows, in the order given.
+
+        Raises:
+            ImageError: A picture cannot be read; the first bad one is named.
+        """
+        rows = np.empty((len(images), self.embedding_size), np.float32)
+        for number, item in enumerate(encode_stream(self, images, batch_size=batch_size, threads=threads)):
+            if isinstance(item, Rejected):
+                raise ImageError(item.reason, item.detail)
+            rows[number] = item.embedding
+        return rows
+
+    def encode_text(self, texts: Sequence[str]) -> FloatArray:
+        """Embed texts.
+
+        Args:
+            texts: N texts. Text of nothing but white space has no meaning to embed and is refused.
+
+        Returns:
+            (N, D) float32, unit rows.
+
+        Raises:
+            UsageError: One string instead of a list, or an empty text.
+        """
+        if isinstance(texts, str):
+            raise UsageError("encode_text takes a list of texts, got one string", hint=f"write [{texts!r}]")
+        if any(not text.strip() for text in texts):
+            raise UsageError("a text is empty", hint="give every text at least one word")
+        if not texts:
+            return np.empty((0, self.embedding_size), np.float32)
+        return self._model.encode_texts(texts)
+
+    def encode_pixels(self, pixel_values: FloatArray) -> FloatArray:
+        """(B, 3, H, W) float32 as ``preprocessing`` makes it → (B, D) unit rows."""
+        return self._model.encode_pixels(pixel_values)
+
+
+def encode_stream(
+    encoder: Encoder,
+    sources: Iterable[ImageSource],
+    *,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    threads: int | None = None,
+) -> Iterator[Encoded | Rejected]:
+    """Encode an endless stream of pictures in bounded memory, in order; a bad one becomes a ``Rejected``.
+
+    Threads decode at most ``2 * batch_size + threads`` pictures ahead while the model works on the batch before.
+
+    Args:
+        encoder: Any encoder.
+        sources: Pictures as ``Encoder.encode_image`` takes them; read lazily.
+        batch_size: Pictures a forward pass, at least 1.
+        threads: Decoding threads, by default the number of cores.
+
+    Yields:
+        For every source, in order, its embedding or why it has none.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}, it must be at least 1")
+    workers = threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers, thread_name_prefix="nunbit-decode") as pool:
+        decoded = _decode_ahead(pool, encoder.preprocessing, iter(sources), ahead=2 * batch_size + workers)
+        while batch := list(islice(decoded, batch_size)):
+            yield from _encode_batch(encoder, batch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    source: ImageSource
+    pixel_values: FloatArray
+    info: ImageInfo
+
+
+def _decode(source: ImageSource, preprocessing: Preprocessing) -> _Decoded | Rejected:
+    try:
+        image, info = open_image(source)
+        return _Decoded(source, preprocessing(image), info)
+    except ImageError as error:
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+        return Rejected(name, error.reason, error.message)
+
+
+def _decode_ahead(
+    pool: ThreadPoolExecutor, preprocessing: Preprocessing, sources: Iterator[ImageSource], *, ahead: int
+) -> Iterator[_Decoded | Rejected]:
+    pending: deque[Future[_Decoded | Rejected]] = deque()
+    try:
+        for source in sources:
+            pending.append(pool.submit(_decode, source, preprocessing))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:  # a caller that stops early must not wait for pictures that nobody will look at
+        for future in pending:
+            future.cancel()
+
+
+def _encode_batch(encoder: Encoder, batch: list[_Decoded | Rejected]) -> Iterator[Encoded | Rejected]:
+    good = [item for item in batch if isinstance(item, _Decoded)]
+    rows = iter(encoder.encode_pixels(np.stack([item.pixel_values for item in good])) if good else ())
+    for item in batch:
+        yield item if isinstance(item, Rejected) else Encoded(item.source, next(rows), item.info)

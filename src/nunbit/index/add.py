@@ -1,0 +1,211 @@
+"""One run of ``Index.add``: look through the given paths, encode what is new or changed, forget what is gone.
+
+Memory stays flat: of the pictures that the index knows there are a few arrays, of those to encode a chunk. What is
+encoded is committed every ``_COMMIT_ROWS`` pictures or ``_COMMIT_SECONDS``, and that is all that a kill can lose.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import batched
+from typing import TYPE_CHECKING, TypeAlias
+
+from nunbit.encode import Encoded, encode_stream
+from nunbit.errors import StoreError
+from nunbit.index.known import FileState, KnownPictures, Roots, hash_file
+from nunbit.index.ledger import Ledger
+from nunbit.index.rows import Row
+from nunbit.picture_files import find_images
+from nunbit.types import Rejected
+
+if TYPE_CHECKING:
+    from nunbit.encode import Encoder
+    from nunbit.index.store import Store
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with how many of the found pictures are dealt with and how many there are, in the caller's thread."""
+
+_COMMIT_ROWS = 256
+_COMMIT_SECONDS = 5.0
+_CHUNK = 1024  # pictures that are looked at before the first of them is encoded
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What a run of ``Index.add`` did.
+
+    Attributes:
+        added: Pictures that are new in the index.
+        updated: Pictures whose file was modified; encoded again only when its bytes changed.
+        unchanged: Pictures that were skipped without reading their files.
+        removed: Pictures that the index has no longer: their files are gone, or became bad.
+        rejected: What was set aside, in the order in which it was met.
+        seconds: How long it took.
+    """
+
+    added: int
+    updated: int
+    unchanged: int
+    removed: int
+    rejected: tuple[Rejected, ...]
+    seconds: float
+
+
+class AddRun:
+    """One run. Only for the holder of the writer's lock.
+
+    Args:
+        store: To write to.
+        encoder: Whose embeddings are in it.
+        ledger: For bad pictures.
+        progress: Told after every picture.
+    """
+
+    def __init__(self, store: Store, encoder: Encoder, ledger: Ledger, progress: Progress | None) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._ledger = ledger
+        self._progress = progress
+        self._known = KnownPictures(store)
+        self._rows: dict[str, tuple[Row, FileState]] = {}
+        self._touched: dict[str, FileState] = {}
+        self._bad: list[str] = []
+        self._rejected: list[Rejected] = []
+        self._added = self._updated = self._unchanged = self._removed = 0
+        self._done = self._total = 0
+        self._committed_at = time.monotonic()
+
+    def run(self, paths: Sequence[str | os.PathLike[str]]) -> AddReport:
+        """Do all of it; what was encoded when something interrupts it is committed before that goes on its way."""
+        started = time.monotonic()
+        try:
+            self._count(paths)
+            for chunk in batched(self._to_encode(paths), _CHUNK):
+                self._encode(chunk)
+            self._commit()
+            roots = Roots(map(os.fsdecode, paths))
+            self._forget(roots)
+        except BaseException as error:
+            if not isinstance(error, StoreError):
+                self._commit()
+            with suppress(StoreError):
+                self._ledger.close()
+            raise
+        self._ledger.close(roots.covers)
+        self._store.tidy(final=True)
+        seconds = time.monotonic() - started
+        rejected = tuple(self._rejected)
+        return AddReport(self._added, self._updated, self._unchanged, self._removed, rejected, seconds)
+
+    def _count(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+        if self._progress is not None:
+            self._total = sum(1 for _ in find_images(paths))
+            self._progress(0, self._total)
+
+    def _step(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._total = max(self._total, self._done)  # files may come while the run lasts
+            self._progress(self._done, self._total)
+
+    def _to_encode(self, paths: Sequence[str | os.PathLike[str]]) -> Iterator[FileState]:
+        for found in find_images(paths):
+            if isinstance(found, Rejected):
+                self._reject(found)
+                continue
+            state = self._known.look_at(found)
+            if self._known.unchanged(state):
+                self._unchanged += 1
+            elif self._known.same_content(state):
+                self._touched[state.id] = state
+            else:
+                yield state
+                continue
+            self._good(state)
+
+    def _encode(self, chunk: Sequence[FileState]) -> None:
+        results = encode_stream(self._encoder, (state.path for state in chunk))
+        for state, result in zip(chunk, results, strict=True):
+            if isinstance(result, Encoded):
+                self._rows[state.id] = (_row(state, result), state)
+                self._good(state)
+            else:
+                # A vanished file is not bad: whether it is gone, or its whole disk, is seen at the end.
+                if state.place >= 0 and result.reason != "missing":
+                    self._known.mark(state)
+                    self._bad.append(state.id)
+                self._reject(Rejected(state.path, result.reason, result.detail))
+
+    def _good(self, state: FileState) -> None:
+        self._known.mark(state)
+        self._ledger.forget(state.path)
+        self._step()
+        waiting = len(self._rows) + len(self._touched)
+        if waiting >= _COMMIT_ROWS or (waiting and time.monotonic() - self._committed_at >= _COMMIT_SECONDS):
+            self._commit()
+
+    def _reject(self, rejected: Rejected) -> None:
+        self._rejected.append(rejected)
+        self._ledger.note(rejected)
+        self._step()
+
+    def _commit(self) -> None:
+        # An interrupt must not let a commit go on in the background while the next one starts, so it is done in a
+        # thread that is waited for: the interrupt is raised here, after that.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(self._write).result()
+
+    def _write(self) -> None:
+        if self._bad:
+            self._removed += self._store.delete(self._bad)
+            self._bad.clear()
+        if self._touched:
+            self._store.refresh({id_: (state.size, state.mtime_ns) for id_, state in self._touched.items()})
+            self._updated += len(self._touched)
+            self._touched.clear()
+        if self._rows:
+            self._store.upsert([row for row, _ in self._rows.values()])
+            new = sum(1 for _, state in self._rows.values() if state.place < 0)
+            self._added += new
+            self._updated += len(self._rows) - new
+            self._rows.clear()
+            self._store.tidy(final=False)
+        self._committed_at = time.monotonic()
+
+    def _forget(self, roots: Roots) -> None:
+        """Delete the rows of files that are gone. A folder that is missing or empty may be a disk: see `Roots`."""
+        if self._known.all_seen():
+            return
+        gone: list[str] = []
+        for records in self._store.records(["id", "path"]):
+            gone += [
+                record["id"]
+                for record in records
+                if self._known.unseen(record["id"]) and roots.forgettable(record["path"])
+            ]
+        self._removed += self._store.delete(gone)
+        for folder, pictures in roots.empty.items():
+            if pictures:
+                kept = f"nothing is in it; its {pictures} pictures stay in the index, as its disk may not be mounted"
+                self._reject(Rejected(folder, "empty folder", kept))
+
+
+def _row(state: FileState, encoded: Encoded) -> Row:
+    info = encoded.info
+    return Row(
+        id=state.id,
+        path=state.path,
+        size=state.size,
+        mtime_ns=state.mtime_ns,
+        width=info.width,
+        height=info.height,
+        format=info.format,
+        taken=info.taken,
+        content_hash=hash_file(state),
+        embedding=encoded.embedding,
+    )
