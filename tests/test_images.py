@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import bad_pictures as bad
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+import bad_pictures as bad
 from nunbit.errors import ImageError
 from nunbit.images import MAX_PIXELS, ImageInfo, Preprocessing, find_images, open_image
 

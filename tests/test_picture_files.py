@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import bad_pictures as bad
 import pytest
 
+import bad_pictures as bad
 from nunbit.errors import UsageError
 from nunbit.images import find_images
 from nunbit.types import Rejected

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import bad_pictures as bad
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import bad_pictures as bad
 from nunbit.errors import ImageError, UsageError
 from nunbit.images import Preprocessing
 

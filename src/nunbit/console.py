@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
-    """Pass items through and draw a bar with count, rate and time left on stderr, if stderr is a terminal.
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Draw a bar with count, rate and time left on stderr while the block runs, if stderr is a terminal.
 
     Args:
-        items: Anything.
         label: What is being done, in one or two words.
-        total: How many items there will be; without it the bar only counts.
 
     Yields:
-        The items.
+        A function to call with (done, total) as work goes on.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -31,8 +31,18 @@ def track(items: Iterable[T], *, label: str, total: int | None = None) -> Iterat
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label, total=total, rate="")
-        for item in items:
-            yield item
+        task = progress.add_task(label, total=None, rate="")
+
+        def show(done: int, total: int) -> None:
             speed = progress.tasks[task].speed
-            progress.update(task, advance=1, rate=f"{speed:.0f}/s" if speed else "")
+            progress.update(task, completed=done, total=total, rate=f"{speed:.0f}/s" if speed else "")
+
+        yield show
+
+
+def track(items: Iterable[T], *, label: str, total: int) -> Iterator[T]:
+    """Pass items through under a `progress_bar`."""
+    with progress_bar(label) as show:
+        for done, item in enumerate(items, start=1):
+            yield item
+            show(done, total)

@@ -48,7 +48,7 @@ def command(photos: str | None, into: Path) -> None:
       nunbit demo
       nunbit demo photos/ --into photos.nunbit
     """
-    from nunbit.cli.index import _bar
+    from nunbit.console import progress_bar
     from nunbit.index import Index
     from nunbit.loading import load
     from nunbit.recognition import Labels
@@ -57,7 +57,8 @@ def command(photos: str | None, into: Path) -> None:
     encoder = load("starter")
     labels = Labels(encoder, LABELS)
     with Index.open(into, encoder) as index:
-        report = index.add(sources, progress=_bar())
+        with progress_bar("indexing") as show:
+            report = index.add(sources, progress=show)
         report_rejected(report.rejected)
         if len(index) == 0:
             raise UsageError(f"no photograph found in {photos}", hint="give a folder of pictures")

@@ -23,13 +23,15 @@ def command(paths: tuple[str, ...], into: Path, model: str, strict: bool, as_jso
       nunbit index photos/ --into photos.nunbit
       nunbit index photos/ more/one.jpg --into photos.nunbit --strict
     """
+    from nunbit.console import progress_bar
     from nunbit.errors import UsageError
     from nunbit.index import Index
     from nunbit.loading import load
 
     fresh = not into.exists()
     with Index.open(into, load(model)) as index:
-        report = index.add(paths, progress=_bar())
+        with progress_bar("indexing") as show:
+            report = index.add(paths, progress=show)
         total = len(index)
     report_rejected(report.rejected)
     if fresh and total == 0 and not report.rejected:

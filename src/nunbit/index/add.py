@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import batched
 from typing import TYPE_CHECKING, TypeAlias
 
 from nunbit.encode import Encoded, encode_stream
 from nunbit.errors import StoreError
 from nunbit.index.known import FileState, KnownPictures, Roots, hash_file
 from nunbit.index.ledger import Ledger
-from nunbit.index.rows import Row
+from nunbit.index.rows import Row, in_chunks
 from nunbit.picture_files import find_images
 from nunbit.types import Rejected
 
@@ -79,13 +78,21 @@ class AddRun:
         self._added = self._updated = self._unchanged = self._removed = 0
         self._done = self._total = 0
         self._committed_at = time.monotonic()
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="nunbit-commit")
 
     def run(self, paths: Sequence[str | os.PathLike[str]]) -> AddReport:
         """Do all of it; what was encoded when something interrupts it is committed before that goes on its way."""
         started = time.monotonic()
+        with self._committer:
+            self._run(paths)
+        seconds = time.monotonic() - started
+        rejected = tuple(self._rejected)
+        return AddReport(self._added, self._updated, self._unchanged, self._removed, rejected, seconds)
+
+    def _run(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         try:
             self._count(paths)
-            for chunk in batched(self._to_encode(paths), _CHUNK):
+            for chunk in in_chunks(self._to_encode(paths), _CHUNK):
                 self._encode(chunk)
             self._commit()
             roots = Roots(map(os.fsdecode, paths))
@@ -98,9 +105,6 @@ class AddRun:
             raise
         self._ledger.close(roots.covers)
         self._store.tidy(final=True)
-        seconds = time.monotonic() - started
-        rejected = tuple(self._rejected)
-        return AddReport(self._added, self._updated, self._unchanged, self._removed, rejected, seconds)
 
     def _count(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         if self._progress is not None:
@@ -155,10 +159,9 @@ class AddRun:
         self._step()
 
     def _commit(self) -> None:
-        # An interrupt must not let a commit go on in the background while the next one starts, so it is done in a
-        # thread that is waited for: the interrupt is raised here, after that.
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(self._write).result()
+        # An interrupt that meets LanceDB here would leave a commit going on in the background. In its own single
+        # thread it is finished, and one that follows the interrupt waits for it.
+        self._committer.submit(self._write).result()
 
     def _write(self) -> None:
         if self._bad:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,8 +51,8 @@ class KnownPictures:
 
     def __init__(self, store: Store) -> None:
         columns = ("id", "size", "mtime_ns", "content_hash")
-        kinds = {"id": "S32", "size": np.int64, "mtime_ns": np.int64, "content_hash": "S32"}
-        parts: dict[str, list[np.ndarray]] = {name: [np.empty(0, kinds[name])] for name in columns}
+        kinds: dict[str, Any] = {"id": "S32", "size": np.int64, "mtime_ns": np.int64, "content_hash": "S32"}
+        parts: dict[str, list[Any]] = {name: [np.empty(0, kinds[name])] for name in columns}
         for records in store.records(columns):
             for name in columns:
                 parts[name].append(np.array([record[name] for record in records], kinds[name]))
@@ -116,34 +116,24 @@ class Roots:
     def __init__(self, paths: Iterable[str]) -> None:
         self.empty: dict[str, int] = {}
         """Folders with nothing in them → how many pictures of the index should be there."""
-        self._all = [os.path.abspath(path) for path in paths if path]
-        self._sound: list[str] = []
-        self._doubtful: list[str] = []
-        self._named: set[str] = set()
-        for path in self._all:
-            if os.path.isdir(path):
-                (self._sound if _has_entries(path) else self._doubtful).append(_below(path))
-                if not _has_entries(path):
-                    self.empty[path] = 0
-            elif os.path.lexists(path) or _has_entries(os.path.dirname(path)):
-                self._named.add(path)
-                self._doubtful.append(_below(path))
-            else:
-                self._doubtful.append(_below(path))
+        given = {os.path.abspath(path) for path in paths if path}
+        self._below_any = tuple(map(_below, given))
+        full = {path for path in given if _has_entries(path)}
+        self._below_full = tuple(map(_below, full))
+        self._below_doubtful = tuple(map(_below, given - full))
+        self._named = {path for path in given - full if _has_entries(os.path.dirname(path))}
+        self.empty.update(dict.fromkeys(filter(os.path.isdir, given - full), 0))
 
     def covers(self, path: str) -> bool:
         """Tell whether a path is one of the given ones or below."""
-        return path in self._all or path.startswith(tuple(map(_below, self._all)))
+        return _below(path).startswith(self._below_any)
 
     def forgettable(self, path: str) -> bool:
         """Tell whether a picture that was not found is to be forgotten: it is gone, and not only out of reach."""
         for folder in self.empty:
-            if path.startswith(_below(folder)):
-                self.empty[folder] += 1
-        if path not in self._named:
-            if path.startswith(tuple(self._doubtful)) or not path.startswith(tuple(self._sound)):
-                return False
-        return _is_gone(path)
+            self.empty[folder] += path.startswith(_below(folder))
+        reached = path.startswith(self._below_full) and not path.startswith(self._below_doubtful)
+        return (reached or path in self._named) and _is_gone(path)
 
 
 def hash_file(state: FileState) -> str:
@@ -171,10 +161,9 @@ def _open_at_once(path: str, flags: int) -> int:
 def _is_gone(path: str) -> bool:
     """Tell whether there is no file at a path for sure, rather than a disk or a permission missing on the way."""
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        return stat.S_ISDIR(Path(path).stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        parents: Sequence[Path] = Path(path).parents
-        return not any(parent.is_symlink() and not parent.exists() for parent in parents)
+        return not any(parent.is_symlink() and not parent.exists() for parent in Path(path).parents)
     except OSError:
         return False
 
@@ -183,7 +172,9 @@ def _has_entries(folder: str) -> bool:
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is not None
-    except OSError:
+    except PermissionError:  # then whatever is in it cannot be told to be gone either
+        return True
+    except (OSError, ValueError):
         return False
 
 

@@ -130,15 +130,13 @@ class Index:
             StoreError: The index cannot be read.
         """
         self._opened()
-        if (text is None) == (image is None):
-            raise UsageError(
-                "search takes either a text or a picture", hint='search("a dog"), or search(image="a.jpg")'
-            )
         _check_top_k(top_k)
-        if image is not None:
+        if text is not None and image is None:
+            vector = self._encoder.encode_text([text])[0]
+        elif image is not None and text is None:
             vector = self._encoder.encode_image([image])[0]
         else:
-            vector = self._encoder.encode_text([text or ""])[0]
+            raise UsageError("search takes either a text or a picture", hint="search('a dog') or search(image='a.jpg')")
         return self.search_vector(vector, top_k=top_k, where=where)
 
     def search_vector(self, vector: FloatArray, top_k: int = 5, where: str | None = None) -> list[Match]:

@@ -1,15 +1,18 @@
-"""One row of the table, as it goes in and as it comes out."""
+"""Rows of the table, as they go in and as they come out."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from nunbit.types import FloatArray
+
+T = TypeVar("T")
 
 FILTER_COLUMNS = ("id", "path", "size", "mtime_ns", "width", "height", "format", "taken", "content_hash")
 """Columns that a filter may name, in their order in the table; ``vector`` comes after them."""
@@ -63,6 +66,13 @@ class Item:
 def picture_id(path: str) -> str:
     """Name a picture by where it is: the first 32 hex digits of the sha256 of its absolute path."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
+
+
+def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut a stream into lists of ``size``, the last of which may be shorter."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
 
 
 def item_of(record: dict[str, Any]) -> Item:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from nunbit.errors import StoreFull, UsageError
 from nunbit.index.folder import lance_message, store_errors
-from nunbit.index.rows import FILTER_COLUMNS, Row
+from nunbit.index.rows import FILTER_COLUMNS, Row, in_chunks
 from nunbit.picture_files import one_line
 
 if TYPE_CHECKING:
@@ -104,14 +103,14 @@ class Store:
                     query = query.where(_enclosed(where), prefilter=True)
                 hits = [(min(1.0, max(-1.0, 1.0 - hit.pop("_distance"))), hit) for hit in query.to_list()]
                 hits.sort(key=lambda hit: (-hit[0], hit[1]["id"]))
-                if len(hits) < wanted or hits[-1][0] < hits[limit - 1][0]:
+                if len(hits) < wanted or (wanted > limit and hits[-1][0] < hits[limit - 1][0]):
                     return hits[:limit]
                 wanted *= 8
 
     def vectors(self, ids: Sequence[str]) -> dict[str, FloatArray]:
         """Read embeddings: id → (D,) float32. Unknown ids are left out."""
         found: dict[str, FloatArray] = {}
-        for some in batched(ids, _IDS):
+        for some in in_chunks(ids, _IDS):
             part = self._read(some, ["id", "vector"])
             if part is not None and len(part):
                 rows = part["vector"].combine_chunks().flatten().to_numpy().reshape(len(part), -1)  # (N, D)
@@ -139,7 +138,7 @@ class Store:
         """Give rows (id) another size and mtime_ns and leave the rest, one commit for every 512."""
         import pyarrow as pa
 
-        for some in batched(changes, _IDS):
+        for some in in_chunks(changes, _IDS):
             part = self._read(some, self._schema().names)
             if part is None or not len(part):
                 continue
@@ -153,7 +152,7 @@ class Store:
         deleted = 0
         with store_errors(self._folder):
             table = self._table()
-            for some in batched(ids, _IDS) if table is not None else ():
+            for some in in_chunks(ids, _IDS) if table is not None else ():
                 deleted += int(table.delete(_among(some)).num_deleted_rows)
         return deleted
 
@@ -164,7 +163,7 @@ class Store:
             final: Look for old versions too, which takes a while when there are many.
         """
         # The rows are safe by now, and on a full disk too: then the next run tidies.
-        with store_errors(self._folder), suppress(StoreFull), store_errors(self._folder):
+        with suppress(StoreFull), store_errors(self._folder):
             if (table := self._table()) is None:
                 return
             due = table.stats()["fragment_stats"]["num_fragments"] > _MANY_FILES
@@ -191,12 +190,13 @@ class Store:
     def _table(self) -> Any:
         """Give the table; None as long as nothing was added, or when a run was killed while making it."""
         if self._opened is None:
-            versions = self._folder / f"{_TABLE}.lance" / "_versions"
-            if versions.is_dir() and any(versions.glob("*.manifest")):
-                table = self._connect().open_table(_TABLE)
-                if not table.schema.equals(self._schema()):
-                    raise ValueError(f"its columns are {one_line(str(table.schema.names))}")
-                self._opened = table
+            with store_errors(self._folder):
+                versions = self._folder / f"{_TABLE}.lance" / "_versions"
+                if versions.is_dir() and any(versions.glob("*.manifest")):
+                    table = self._connect().open_table(_TABLE)
+                    if not table.schema.equals(self._schema()):
+                        raise ValueError(f"its table has other columns: {', '.join(table.schema.names)}")
+                    self._opened = table
         return self._opened
 
     def _connect(self) -> Any:
