@@ -41,7 +41,7 @@ BUNDLED = {
 @click.argument("photos", required=False)
 @click.option("--into", type=click.Path(path_type=Path), default=Path("demo.nunbit"), help="Where to keep the index.")
 def command(photos: str | None, into: Path) -> None:
-    r"""Index photographs, say what is in them, search them in English and Korean.
+    """Index photographs, say what is in them, search them in English and Korean.
 
     \b
     Examples:

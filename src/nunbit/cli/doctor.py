@@ -12,7 +12,7 @@ PACKAGES = ("torch", "numpy", "pillow", "lancedb", "pyarrow", "sentencepiece", "
 
 @click.command("doctor")
 def command() -> int:
-    r"""Check that everything nunbit needs is here and sound; exit 1 if not.
+    """Check that everything nunbit needs is here and sound; exit 1 if not.
 
     \b
     Examples:

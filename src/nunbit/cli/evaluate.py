@@ -20,7 +20,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
     "--split", type=click.Choice(["dev", "test"]), default="test", show_default=True, help="Of the photographs."
 )
 def command(data: Path, wordnet: Path, model: str, split: str) -> None:
-    r"""Measure a model beside two baselines that need no training. Needs `pip install 'nunbit[train]'`.
+    """Measure a model beside two baselines that need no training. Needs `pip install 'nunbit[train]'`.
 
     \b
     Examples:

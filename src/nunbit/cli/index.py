@@ -16,7 +16,7 @@ from nunbit.cli.output import print_json, report_rejected
 @click.option("--strict", is_flag=True, help="Exit 1 if any picture was set aside.")
 @click.option("--json", "as_json", is_flag=True, help="The counts as one JSON line.")
 def command(paths: tuple[str, ...], into: Path, model: str, strict: bool, as_json: bool) -> int:
-    r"""Make pictures searchable. Run it again after changes: only what changed is read.
+    """Make pictures searchable. Run it again after changes: only what changed is read.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from nunbit.cli.output import print_json
 @click.command("models")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a model.")
 def command(as_json: bool) -> None:
-    r"""List the models that can be loaded by name.
+    """List the models that can be loaded by name.
 
     \b
     Examples:

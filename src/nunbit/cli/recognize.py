@@ -25,7 +25,7 @@ from nunbit.types import Recognition, Rejected
 def command(
     paths: tuple[str, ...], labels: str | None, labels_file: str | None, as_json: bool, strict: bool, **rest: object
 ) -> int:
-    r"""Say which labels fit each picture best; the probabilities are over the labels given.
+    """Say which labels fit each picture best; the probabilities are over the labels given.
 
     \b
     Examples:

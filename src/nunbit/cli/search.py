@@ -20,7 +20,7 @@ from nunbit.errors import UsageError
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the pictures.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a hit.")
 def command(text: str | None, image: str | None, folder: Path, top_k: int, where: str | None, **rest: object) -> None:
-    r"""Find pictures by words, English or Korean, or by a picture.
+    """Find pictures by words, English or Korean, or by a picture.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--into", type=FOLDER, required=True, help="Model folder to write.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
 def command(coco: Path, wordnet: Path, into: Path, seed: int) -> None:
-    r"""Train the starter's bridge again; half a minute on two cores. Needs `pip install 'nunbit[train]'`.
+    """Train the starter's bridge again; half a minute on two cores. Needs `pip install 'nunbit[train]'`.
 
     \b
     Examples:

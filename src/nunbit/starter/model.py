@@ -159,6 +159,7 @@ def load_starter(folder: Path, name: str) -> Encoder:
 def _fingerprint(bridge_sha256: str) -> str:
     answer_changers = {
         "model_type": MODEL_TYPE,
+        "architecture": "efficientnet-lite2 + use-multilingual-v3 + linear bridge",
         "bridge": bridge_sha256,
         "towers": [file.sha256 for file in PACKAGED_FILES],
         "preprocessing": PREPROCESSING.to_dict(),
