@@ -71,3 +71,10 @@ def ledger(index: Index) -> dict[str, str]:
     assert all(set(entry) == {"path", "reason", "detail"} for entry in entries)
     assert len({entry["path"] for entry in entries}) == len(entries)
     return {entry["path"]: entry["reason"] for entry in entries}
+
+
+def make_album(folder: Path) -> Path:
+    """Make a folder with five good pictures."""
+    for seed, name in enumerate(("a.png", "b.png", "sub/c.png", "sub/d.jpg", "sub/deep/e.png")):
+        picture(folder / name, seed)
+    return folder

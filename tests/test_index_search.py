@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from index_fakes import SIZE, make_encoder, names, picture, unit
+from index_fakes import SIZE, FakeTowers, make_album, make_encoder, names, picture, unit
 from nunbit.errors import (
     ImageError,
     UsageError,
@@ -20,7 +20,21 @@ from nunbit.index import Index, Item
 from nunbit.index.rows import Row, picture_id
 from nunbit.index.store import Store
 
-pytest_plugins = ["index_fixtures"]
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    return make_album(tmp_path / "album")
+
+
+@pytest.fixture
+def towers() -> FakeTowers:
+    return FakeTowers()
+
+
+@pytest.fixture
+def index(tmp_path: Path, towers: FakeTowers) -> Iterator[Index]:
+    with Index.open(tmp_path / "x.nunbit", make_encoder(towers=towers)) as opened:
+        yield opened
 
 
 def fill(folder: Path, vectors: np.ndarray, widths: Sequence[int]) -> Index:
@@ -71,11 +85,11 @@ def test_equals_are_ordered_by_id_even_where_they_are_cut_off(tmp_path: Path) ->
         assert all(-1 <= match.similarity <= 1 for match in index.search_vector(same[0] * 7, 30))
 
 
-def test_search_by_text_and_by_picture(index: Index, photos: Path) -> None:
-    index.add([photos])
+def test_search_by_text_and_by_picture(index: Index, album: Path) -> None:
+    index.add([album])
     assert [match.rank for match in index.search("a dog", top_k=3)] == [1, 2, 3]
-    best = index.search(image=photos / "b.png", top_k=1)[0]
-    assert (best.path, best.id) == (str(photos / "b.png"), picture_id(str(photos / "b.png")))
+    best = index.search(image=album / "b.png", top_k=1)[0]
+    assert (best.path, best.id) == (str(album / "b.png"), picture_id(str(album / "b.png")))
     assert best.similarity == pytest.approx(1, abs=1e-5)
     assert best.metadata["width"] == 12
     with pytest.raises(ImageError):
@@ -109,8 +123,8 @@ def test_metadata_and_filters(index: Index, tmp_path: Path) -> None:
     "where",
     ["nope > 3", "width >", "width", "", "width = 'x'", "width > 1; and more", "width / 0 > 1", "width > 1 -- more"],
 )
-def test_a_bad_filter_is_named(index: Index, photos: Path, where: str) -> None:
-    index.add([photos])
+def test_a_bad_filter_is_named(index: Index, album: Path, where: str) -> None:
+    index.add([album])
     for call in (lambda: index.search("x", where=where), lambda: list(index.items(where))):
         with pytest.raises(UsageError, match="the columns are id, path, size, mtime_ns, width") as caught:
             call()
@@ -119,18 +133,18 @@ def test_a_bad_filter_is_named(index: Index, photos: Path, where: str) -> None:
         assert "\n" not in caught.value.message
 
 
-def test_bad_calls(index: Index, photos: Path) -> None:
+def test_bad_calls(index: Index, album: Path) -> None:
     assert (index.search("x"), list(index.items()), len(index), index.remove(["0" * 32])) == ([], [], 0, 0)
-    index.add([photos])
+    index.add([album])
     bad: list[Callable[[], object]] = [
         lambda: index.search("x", top_k=0),
         lambda: index.search(),
-        lambda: index.search("x", image=photos / "a.png"),
+        lambda: index.search("x", image=album / "a.png"),
         lambda: index.search("  "),
         lambda: index.search_vector(np.ones(SIZE + 1, np.float32)),
         lambda: index.search_vector(np.zeros(SIZE, np.float32)),
         lambda: index.search_vector(np.full(SIZE, np.nan, np.float32)),
-        lambda: index.add(str(photos)),
+        lambda: index.add(str(album)),
         lambda: index.remove("0" * 32),
         lambda: index.get_embeddings(["' OR 1=1 --"]),
     ]
@@ -140,9 +154,9 @@ def test_bad_calls(index: Index, photos: Path) -> None:
     assert len(index) == 5
 
 
-def test_embeddings_and_remove(index: Index, photos: Path) -> None:
-    index.add([photos])
-    paths = [photos / "sub/d.jpg", photos / "a.png", photos / "sub/d.jpg"]
+def test_embeddings_and_remove(index: Index, album: Path) -> None:
+    index.add([album])
+    paths = [album / "sub/d.jpg", album / "a.png", album / "sub/d.jpg"]
     ids = [picture_id(str(path)) for path in paths]
     np.testing.assert_allclose(index.get_embeddings(ids), make_encoder().encode_image(paths), atol=1e-6)
     assert index.get_embeddings([]).shape == (0, SIZE)

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from index_fakes import SIZE, FakeTowers, counts, ledger, make_encoder, picture
+from index_fakes import SIZE, FakeTowers, counts, ledger, make_album, make_encoder, picture
 from nunbit.errors import (
     EncoderMismatch,
     NunbitError,
@@ -31,38 +31,52 @@ from nunbit.index import add as add_module
 from nunbit.index import store as store_module
 from nunbit.index.store import Store
 
-pytest_plugins = ["index_fixtures"]
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    return make_album(tmp_path / "album")
 
 
-def test_an_interrupt_keeps_what_was_encoded(index: Index, photos: Path, towers: FakeTowers) -> None:
+@pytest.fixture
+def towers() -> FakeTowers:
+    return FakeTowers()
+
+
+@pytest.fixture
+def index(tmp_path: Path, towers: FakeTowers) -> Iterator[Index]:
+    with Index.open(tmp_path / "x.nunbit", make_encoder(towers=towers)) as opened:
+        yield opened
+
+
+def test_an_interrupt_keeps_what_was_encoded(index: Index, album: Path, towers: FakeTowers) -> None:
     def interrupt() -> None:
         if towers.encoded >= 4:
             raise KeyboardInterrupt
 
     towers.before_batch = interrupt
     with pytest.raises(KeyboardInterrupt):
-        index.add([photos])
+        index.add([album])
     assert len(index) == 4
     towers.before_batch = lambda: None
-    assert counts(index.add([photos])) == (1, 0, 4, 0, 0)
+    assert counts(index.add([album])) == (1, 0, 4, 0, 0)
 
 
-def test_commits_are_small(index: Index, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commits_are_small(index: Index, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commits: list[int] = []
     real = Store.upsert
     monkeypatch.setattr(Store, "upsert", lambda self, rows: (commits.append(len(rows)), real(self, rows))[1])
     monkeypatch.setattr(add_module, "_COMMIT_ROWS", 2)
     monkeypatch.setattr(add_module, "_CHUNK", 3)
-    assert index.add([photos]).added == 5
+    assert index.add([album]).added == 5
     assert commits == [2, 2, 1]
     monkeypatch.setattr(add_module, "_COMMIT_SECONDS", 0.0)
-    picture(photos / "a.png", 90)
-    picture(photos / "b.png", 91)
-    assert index.add([photos]).updated == 2
+    picture(album / "a.png", 90)
+    picture(album / "b.png", 91)
+    assert index.add([album]).updated == 2
     assert commits[3:] == [1, 1]
 
 
-def test_a_full_disk(index: Index, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(index: Index, album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Store._merge
     calls: list[int] = []
     errors = [
@@ -79,14 +93,14 @@ def test_a_full_disk(index: Index, photos: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(add_module, "_COMMIT_ROWS", 2)
     monkeypatch.setattr(Store, "_merge", merge)
-    (photos / "0.jpg").write_bytes(b"")
+    (album / "0.jpg").write_bytes(b"")
     for committed in (2, 4):
         with pytest.raises(StoreFull, match="disk is full") as caught:
-            index.add([photos])
+            index.add([album])
         assert "run again" in caught.value.hint
         assert len(index) == committed
-        assert ledger(index) == {str(photos / "0.jpg"): "empty file"}
-    assert counts(index.add([photos])) == (1, 0, 4, 0, 1)
+        assert ledger(index) == {str(album / "0.jpg"): "empty file"}
+    assert counts(index.add([album])) == (1, 0, 4, 0, 1)
 
 
 def fill_up(path: Path) -> None:
@@ -119,7 +133,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:optimize")
 def test_the_folder_does_not_grow_without_bound(
-    index: Index, photos: Path, towers: FakeTowers, monkeypatch: pytest.MonkeyPatch
+    index: Index, album: Path, towers: FakeTowers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "_RETENTION", timedelta(0))
     monkeypatch.setattr(store_module, "_MANY_FILES", 3)
@@ -127,37 +141,37 @@ def test_the_folder_does_not_grow_without_bound(
     def files() -> int:
         return sum(len(names) for _, _, names in os.walk(index.ledger_path.parent))
 
-    index.add([photos])
+    index.add([album])
     sizes = []
     for seed in range(12):
-        picture(photos / "a.png", 200 + seed)
-        index.add([photos])
+        picture(album / "a.png", 200 + seed)
+        index.add([album])
         sizes.append(files())
     assert max(sizes) < 25
     assert len(index) == 5
 
 
-def test_one_writer(index: Index, photos: Path, tmp_path: Path, towers: FakeTowers) -> None:
-    index.add([photos / "a.png"])
+def test_one_writer(index: Index, album: Path, tmp_path: Path, towers: FakeTowers) -> None:
+    index.add([album / "a.png"])
     other = Index.open(tmp_path / "x.nunbit", make_encoder())
     busy: list[str] = []
 
     def try_to_write() -> None:
-        for call in (lambda: other.add([photos]), lambda: other.remove(["0" * 32]), lambda: index.add([photos])):
+        for call in (lambda: other.add([album]), lambda: other.remove(["0" * 32]), lambda: index.add([album])):
             with pytest.raises(StoreBusy) as caught:
                 call()
             busy.append(caught.value.message)
         assert len(other.search("x")) == 1  # reading is possible
 
     towers.before_batch = try_to_write
-    index.add([photos / "b.png"])
+    index.add([album / "b.png"])
     towers.before_batch = lambda: None
     assert len(busy) == 3
     assert all(str(tmp_path / "x.nunbit") in message for message in busy)
-    assert other.add([photos]).added == 3
+    assert other.add([album]).added == 3
 
 
-def test_the_lock_ends_with_the_process_that_holds_it(index: Index, photos: Path, tmp_path: Path) -> None:
+def test_the_lock_ends_with_the_process_that_holds_it(index: Index, album: Path, tmp_path: Path) -> None:
     hold = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
     lock = tmp_path / "x.nunbit/writer.lock"
     command = [sys.executable, "-c", hold, str(lock)]
@@ -165,10 +179,10 @@ def test_the_lock_ends_with_the_process_that_holds_it(index: Index, photos: Path
         assert process.stdout is not None
         process.stdout.readline()
         with pytest.raises(StoreBusy):
-            index.add([photos])
+            index.add([album])
         process.kill()
         process.wait()
-    assert index.add([photos]).added == 5
+    assert index.add([album]).added == 5
 
 
 @pytest.mark.filterwarnings("ignore:optimize")
@@ -207,9 +221,9 @@ def test_readers_see_whole_commits_while_somebody_writes(
     assert sizes[-1] == 60
 
 
-def test_another_encoder_is_refused(tmp_path: Path, photos: Path) -> None:
+def test_another_encoder_is_refused(tmp_path: Path, album: Path) -> None:
     with Index.open(tmp_path / "x", make_encoder("a" * 64)) as index:
-        index.add([photos])
+        index.add([album])
     with pytest.raises(EncoderMismatch) as caught:
         Index.open(tmp_path / "x", make_encoder("b" * 64))
     assert "'fake' (aaaaaaaaaaaa)" in caught.value.message
@@ -249,7 +263,7 @@ def test_a_foreign_folder_is_not_written_into(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_what_a_killed_creation_leaves_is_taken_over(tmp_path: Path, photos: Path) -> None:
+def test_what_a_killed_creation_leaves_is_taken_over(tmp_path: Path, album: Path) -> None:
     folder = tmp_path / "x"
     folder.mkdir()
     (folder / "writer.lock").touch()
@@ -257,7 +271,7 @@ def test_what_a_killed_creation_leaves_is_taken_over(tmp_path: Path, photos: Pat
     with Index.open(folder, make_encoder()) as index:
         (folder / "pictures.lance/_versions").mkdir(parents=True)  # and a table that was not committed yet
         assert len(index) == 0
-        assert index.add([photos]).added == 5
+        assert index.add([album]).added == 5
 
 
 def test_two_creators_agree(tmp_path: Path) -> None:
@@ -297,26 +311,27 @@ def test_a_newer_format(tmp_path: Path) -> None:
         Index.open(tmp_path / "x", make_encoder())
 
 
-def test_a_damaged_table(index: Index, photos: Path, tmp_path: Path) -> None:
-    index.add([photos])
+def test_a_damaged_table(index: Index, album: Path, tmp_path: Path) -> None:
+    index.add([album])
     for manifest in (tmp_path / "x.nunbit/pictures.lance/_versions").glob("*.manifest"):
         manifest.write_bytes(b"rubbish")
     with Index.open(tmp_path / "x.nunbit", make_encoder()) as damaged:
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: damaged.search("x", where="width > 1"),
             lambda: len(damaged),
-            lambda: damaged.add([photos]),
-        ):
+            lambda: damaged.add([album]),
+        ]
+        for call in calls:
             with pytest.raises(StoreError) as caught:
                 call()
             assert caught.value.hint
 
 
-def test_a_closed_index(index: Index, photos: Path) -> None:
+def test_a_closed_index(index: Index, album: Path) -> None:
     index.close()
     index.close()
     calls: list[Callable[[], object]] = [
-        lambda: index.add([photos]),
+        lambda: index.add([album]),
         lambda: index.search("x"),
         lambda: index.remove([]),
         lambda: len(index),
