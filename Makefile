@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types layers clean starter
+.PHONY: demo test lint types layers bench clean
 
 demo: $(VENV)/.demo
-	@$(BIN)/nunbit demo $(PHOTOS)
+	@$(BIN)/nunbit demo $(if $(PHOTOS),"$(PHOTOS)")
 
 test: $(VENV)/.dev lint types layers
 	$(BIN)/python -m pytest
@@ -36,6 +36,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing nunbit and its development tools into $(VENV) ..." >&2
 	@$(PIP) --editable ".[demo,dev]"
 	@touch $@
+
+bench: $(VENV)/.demo
+	$(BIN)/python benchmarks/indexing.py "$(PHOTOS)"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -95,7 +95,8 @@ def test_the_sheet_is_one_page_with_every_picture(folder: Path) -> None:
         (["recognize", "photo.jpg", "--labels", "cat,dog", "--model", "startr"], "did you mean 'starter'"),
         (["search", "x", "--in", "missing.nunbit"], "there is no index"),
         (["search", "x", "--in", "photos.nunbit", "--where", "foo > 1"], "foo"),
-        (["index", "nowhere", "--into", "new.nunbit", "--strict"], "no such file"),
+        (["index", "nowhere", "--into", "new.nunbit"], "no photograph found in nowhere"),
+        (["index", "photos", "--into", "photos"], "photos"),
     ],
 )
 def test_errors_are_a_line_and_a_hint(arguments: list[str], words: str, folder: Path) -> None:

@@ -86,6 +86,8 @@ def test_what_is_not_under_the_given_paths_stays(index: Index, album: Path, tmp_
     (album / "a.png").unlink()
     assert counts(index.add([album / "sub"])) == (0, 0, 2, 1, 0)
     assert names(index) == ["a.png", "b.png", "d.jpg", "e.png", "x.png"]
+    assert index.add([album]).removed == 1
+    assert names(index) == ["b.png", "d.jpg", "e.png", "x.png"]
 
 
 def test_a_missing_folder_forgets_nothing(index: Index, album: Path, tmp_path: Path) -> None:
@@ -213,8 +215,24 @@ def test_the_ledger_is_current_during_a_run_and_does_not_grow(index: Index, albu
     assert seen == [{str(album / "0.jpg"): "empty file"}] * 3
     with index.ledger_path.open("a") as file:  # a killed run's double line, and one cut off
         file.write(index.ledger_path.read_text() + '{"path": "half')
+    (album / "1.jpg").write_bytes(b"")
+    index.add([album], progress=lambda *_: seen.append(ledger(index)))
+    assert seen[-1] == ledger(index) == {str(album / name): "empty file" for name in ("0.jpg", "1.jpg")}
+
+
+def test_a_disk_that_vanishes_midway(index: Index, album: Path, tmp_path: Path, towers: FakeTowers) -> None:
+    for number in range(40):
+        picture(album / f"last/{number:02}.png", number)
     index.add([album])
-    assert ledger(index) == {str(album / "0.jpg"): "empty file"}
+    for path in sorted(album.rglob("*.png")):
+        touch(picture(path, 99))
+    towers.before_batch = lambda: album.rename(tmp_path / "away") if album.exists() else None
+    report = index.add([album])
+    assert report.rejected[-1].reason == "missing"
+    assert (report.removed, len(index)) == (0, 45)
+    towers.before_batch = lambda: None
+    (tmp_path / "away").rename(album)
+    assert counts(index.add([album]))[1:] == (len(report.rejected), 45 - len(report.rejected), 0, 0)
 
 
 def test_a_file_that_vanishes_midway(index: Index, album: Path, towers: FakeTowers) -> None:

@@ -39,8 +39,8 @@ BUNDLED = {
 
 @click.command("demo")
 @click.argument("photos", required=False)
-@click.option("--into", type=click.Path(path_type=Path), default=Path("demo.nunbit"), help="Where to keep the index.")
-def command(photos: str | None, into: Path) -> None:
+@click.option("--into", type=click.Path(path_type=Path), help="The index folder; by default named after the photos.")
+def command(photos: str | None, into: Path | None) -> None:
     """Index photographs, say what is in them, search them in English and Korean.
 
     \b
@@ -54,6 +54,7 @@ def command(photos: str | None, into: Path) -> None:
     from nunbit.recognition import Labels
 
     sources = [photos] if photos else [str(path) for path in _bundled()]
+    into = into or Path(f"{Path(photos).resolve().name if photos else 'demo'}.nunbit")
     encoder = load("starter")
     labels = Labels(encoder, LABELS)
     with Index.open(into, encoder) as index:

@@ -28,13 +28,12 @@ def command(paths: tuple[str, ...], into: Path, model: str, strict: bool, as_jso
     from nunbit.index import Index
     from nunbit.loading import load
 
-    fresh = not into.exists()
     with Index.open(into, load(model)) as index:
         with progress_bar("indexing") as show:
             report = index.add(paths, progress=show)
         total = len(index)
     report_rejected(report.rejected)
-    if fresh and total == 0 and not report.rejected:
+    if total == 0 and all(item.reason == "no such file or folder" for item in report.rejected):
         raise UsageError(f"no photograph found in {', '.join(paths)}", hint="give a picture or a folder of pictures")
     counts = {name: getattr(report, name) for name in ("added", "updated", "unchanged", "removed")}
     counts["rejected"] = len(report.rejected)
