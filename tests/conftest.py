@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import nunbit
+from index_fakes import FakeTowers, make_album, make_encoder
 from nunbit.encode import Encoder
+from nunbit.index import Index
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -30,3 +33,19 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared reference data is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    return make_album(tmp_path / "album")
+
+
+@pytest.fixture
+def towers() -> FakeTowers:
+    return FakeTowers()
+
+
+@pytest.fixture
+def index(tmp_path: Path, towers: FakeTowers) -> Iterator[Index]:
+    with Index.open(tmp_path / "x.nunbit", make_encoder(towers=towers)) as opened:
+        yield opened

@@ -95,6 +95,8 @@ def test_the_sheet_is_one_page_with_every_picture(folder: Path) -> None:
         (["recognize", "photo.jpg", "--labels", "cat,dog", "--model", "startr"], "did you mean 'starter'"),
         (["search", "x", "--in", "missing.nunbit"], "there is no index"),
         (["search", "x", "--in", "photos.nunbit", "--where", "foo > 1"], "foo"),
+        (["serch", "x", "--in", "photos.nunbit"], "did you mean 'search'"),
+        (["search", "x"], "Missing option '--in'"),
         (["index", "nowhere", "--into", "new.nunbit"], "no photograph found in nowhere"),
         (["index", "photos", "--into", "photos"], "photos"),
     ],
@@ -104,6 +106,25 @@ def test_errors_are_a_line_and_a_hint(arguments: list[str], words: str, folder: 
     assert result.returncode in (1, 2)
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+    assert re.search("^error: .*\nhint: .+$", result.stderr, re.M)
+
+
+def test_debug_shows_the_trace(folder: Path) -> None:
+    result = run("--debug", "search", "x", "--in", "missing.nunbit", cwd=folder)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_paths_come_from_standard_input_and_a_sheet_survives_a_vanished_picture(folder: Path, tmp_path: Path) -> None:
+    from nunbit.cli.sheet import Card, write_sheet
+
+    command = [*NUNBIT, "recognize", "-", "--labels", "cat,coffee", "--json"]
+    result = subprocess.run(
+        command, input="photo.jpg\nquery.jpg\n", capture_output=True, text=True, cwd=folder, check=True
+    )
+    assert len(result.stdout.splitlines()) == 2
+    write_sheet(tmp_path / "s.html", "t", [Card("gone.jpg", (("cat", 0.5, "50%"),))])
+    assert "missing" in (tmp_path / "s.html").read_text(encoding="utf-8")
 
 
 def test_help_imports_neither_torch_nor_lancedb() -> None:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from index_fakes import FakeTowers, counts, ledger, make_album, make_encoder, names, picture, touch
+from index_fakes import FakeTowers, counts, ledger, names, picture, touch
 from nunbit.index import Index
 from nunbit.index.rows import picture_id
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    return make_album(tmp_path / "album")
-
-
-@pytest.fixture
-def towers() -> FakeTowers:
-    return FakeTowers()
-
-
-@pytest.fixture
-def index(tmp_path: Path, towers: FakeTowers) -> Iterator[Index]:
-    with Index.open(tmp_path / "x.nunbit", make_encoder(towers=towers)) as opened:
-        yield opened
 
 
 def test_add_update_skip_forget(index: Index, album: Path, towers: FakeTowers) -> None:

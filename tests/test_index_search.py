@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from index_fakes import SIZE, FakeTowers, make_album, make_encoder, names, picture, unit
+from index_fakes import SIZE, make_encoder, names, picture, unit
 from nunbit.errors import (
     ImageError,
     UsageError,
@@ -19,22 +19,6 @@ from nunbit.errors import (
 from nunbit.index import Index, Item
 from nunbit.index.rows import Row, picture_id
 from nunbit.index.store import Store
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    return make_album(tmp_path / "album")
-
-
-@pytest.fixture
-def towers() -> FakeTowers:
-    return FakeTowers()
-
-
-@pytest.fixture
-def index(tmp_path: Path, towers: FakeTowers) -> Iterator[Index]:
-    with Index.open(tmp_path / "x.nunbit", make_encoder(towers=towers)) as opened:
-        yield opened
 
 
 def fill(folder: Path, vectors: np.ndarray, widths: Sequence[int]) -> Index:

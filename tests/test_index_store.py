@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from index_fakes import SIZE, FakeTowers, counts, ledger, make_album, make_encoder, picture
+from index_fakes import SIZE, FakeTowers, counts, ledger, make_encoder, picture
 from nunbit.errors import (
     EncoderMismatch,
     NunbitError,
@@ -30,22 +30,6 @@ from nunbit.index import Index
 from nunbit.index import add as add_module
 from nunbit.index import store as store_module
 from nunbit.index.store import Store
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    return make_album(tmp_path / "album")
-
-
-@pytest.fixture
-def towers() -> FakeTowers:
-    return FakeTowers()
-
-
-@pytest.fixture
-def index(tmp_path: Path, towers: FakeTowers) -> Iterator[Index]:
-    with Index.open(tmp_path / "x.nunbit", make_encoder(towers=towers)) as opened:
-        yield opened
 
 
 def test_an_interrupt_keeps_what_was_encoded(index: Index, album: Path, towers: FakeTowers) -> None:

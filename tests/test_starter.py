@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +86,7 @@ def test_labels_that_cannot_be_meant(starter: Encoder, labels: list[str], words:
         recognize(starter, [], labels)
 
 
-def test_a_damaged_weight_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_weight_file_is_refused() -> None:
     damaged = PackagedFile(PICTURE_WEIGHTS.distribution, PICTURE_WEIGHTS.path, "0" * 64, "", "")
     with pytest.raises(WeightsError, match="damaged or replaced"):
         damaged.locate()
@@ -111,5 +113,24 @@ def test_names_that_are_no_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ModelNotFound, match="this version runs: starter"):
         nunbit.load(tmp_path)
-    with pytest.raises(ModelNotFound, match="huggingface_hub|hub"):
+
+
+def test_a_hub_id_is_fetched_once_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = types.ModuleType("huggingface_hub")
+    asked = []
+
+    def snapshot_download(hub_id: str, **_: object) -> str:
+        asked.append(hub_id)
+        if hub_id == "nobody/nothing":
+            raise OSError("no route to the hub\nmore lines")
+        return str(SHIPPED)
+
+    hub.snapshot_download = snapshot_download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert nunbit.load("someone/starter").name == "someone/starter"
+    assert asked == ["someone/starter"]
+    with pytest.raises(ModelNotFound, match="cannot be fetched from the hub: no route to the hub"):
         nunbit.load("nobody/nothing")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ModelNotFound, match="huggingface_hub is not installed"):
+        nunbit.load("someone/starter")

@@ -78,9 +78,9 @@ class ConceptBaseline:
             self._membership[number, [row[concept] for concept in chain]] = 1
         self._soft = soft
         self._starter = Starter(SHIPPED)
-        self._names = [name for concept in concepts for name in nouns[concept].lemmas]
+        names = [name for concept in concepts for name in nouns[concept].lemmas]
         self._owner = np.repeat(np.arange(len(concepts)), [len(nouns[concept].lemmas) for concept in concepts])
-        self._name_rows = self._starter.text_tower.encode(self._names)
+        self._name_rows = self._starter.text_tower.encode(names)
 
     def __call__(self, paths: Sequence[Path], texts: Sequence[str]) -> FloatArray:
         """Scores (N, M): the probability mass that the pictures give to the texts' concepts."""

@@ -58,7 +58,7 @@ def _build(folder: Path, name: str) -> Encoder:
 
 def _download(hub_id: str) -> Path:
     """The local snapshot of a hub repository; asked for by name, so the network may be used."""
-    hint = "pip install huggingface_hub, or download the folder elsewhere and give its path"
+    hint = "pip install 'nunbit[hub]', or download the folder elsewhere and give its path"
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:

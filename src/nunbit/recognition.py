@@ -6,6 +6,7 @@ Shapes: N pictures, C labels, D width.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -96,9 +97,7 @@ def check_labels(classnames: Sequence[str]) -> list[str]:
         raise UsageError("there are no labels", hint="give at least one, better two")
     if "" in labels:
         raise UsageError(f"label {labels.index('') + 1} of {len(labels)} is empty", hint="remove it")
-    twice = (
-        next((label for label in labels if labels.count(label) > 1), None) if len(set(labels)) < len(labels) else None
-    )
-    if twice is not None:
-        raise UsageError(f"the label {twice!r} is given twice", hint="remove one of them")
+    label, count = Counter(labels).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"the label {label!r} is given twice", hint="remove one of them")
     return labels

@@ -5,13 +5,14 @@ Subcommands are imported when they are called, so that ``nunbit --help`` answers
 
 from __future__ import annotations
 
+import difflib
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from nunbit.errors import NunbitError
+from nunbit.errors import NunbitError, UsageError
 
 COMMANDS = {
     "index": "Make a folder of pictures searchable.",
@@ -39,6 +40,24 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"nunbit.cli.{name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand, or the one that was probably meant."""
+        close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in COMMANDS and close:
+            raise UsageError(f"there is no command {args[0]!r}", hint=f"did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; a user error is printed without its trace unless ``--debug`` asks for it."""
+        try:
+            return super().invoke(ctx)
+        except NunbitError as error:
+            if ctx.params["debug"]:
+                raise
+            fail(error.message, error.hint, code=error.exit_code)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list from ``COMMANDS``, importing nothing."""
         with formatter.section("Commands"):
@@ -48,27 +67,25 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nunbit")
 @click.option("--debug", is_flag=True, help="Show the trace of an error.")
-@click.pass_context
-def nunbit(ctx: click.Context, debug: bool) -> None:
+def nunbit(debug: bool) -> None:
     """Give a service eyes: recognition and search over your own pictures and words."""
-    ctx.obj = debug
 
 
 def main() -> None:
-    """Entry point: a user error is one line and one hint on stderr."""
+    """Entry point: whatever goes wrong is one line and one hint on stderr, and a number for the shell."""
     try:
-        result: Any = nunbit.main(standalone_mode=False)
+        result = nunbit.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        context = getattr(error, "ctx", None)
+        fail(error.format_message(), f"see {context.command_path if context else 'nunbit'} --help", code=2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was committed is safe", err=True)
-        sys.exit(130)
-    except NunbitError as error:
-        if "--debug" in sys.argv:
-            raise
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
+        fail("interrupted; what was committed is safe", "run it again to go on", code=130)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def fail(message: str, hint: str, *, code: int) -> NoReturn:
+    """Print an error and end the process."""
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    sys.exit(code)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from nunbit.cli.output import one_line, report_rejected
+from nunbit.cli.arguments import no_photograph
+from nunbit.cli.output import report_rejected
 from nunbit.errors import UsageError
+from nunbit.picture_files import one_line
 
 LABELS = (
     "cat",
@@ -62,10 +64,10 @@ def command(photos: str | None, into: Path | None) -> None:
             report = index.add(sources, progress=show)
         report_rejected(report.rejected)
         if len(index) == 0:
-            raise UsageError(f"no photograph found in {photos}", hint="give a folder of pictures")
+            raise no_photograph(sources)
         click.echo(f"{len(index)} photographs in {into} ({report.seconds:.1f} s)\n\nWhat it recognizes:")
-        for item in index.items():
-            (row,) = index.get_embeddings([item.id])
+        items = sorted(index.items(), key=lambda item: item.path)
+        for item, row in zip(items, index.get_embeddings([item.id for item in items]), strict=True):
             best = "  ".join(f"{p.label} {p.probability:.0%}" for p in labels.predict(row, 2))
             click.echo(f"  {one_line(Path(item.path).name):24} {best}")
         for query in SEARCHES:

@@ -24,14 +24,19 @@ def command() -> int:
     click.echo(f"nunbit {importlib.metadata.version('nunbit')} on Python {platform.python_version()}")
     problems = 0
     for package in PACKAGES:
-        click.echo(f"ok   {package} {importlib.metadata.version(package)}")
+        try:
+            click.echo(f"ok   {package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            problems += 1
+            click.echo(f"FAIL {package} is not installed (pip install {package})")
     for file in PACKAGED_FILES:
         try:
             click.echo(f"ok   {file.locate().name} ({file.distribution}), sha256 verified")
         except NunbitError as error:
             problems += 1
             click.echo(f"FAIL {error}")
-    problems += _answer_check()
+    if not problems:
+        problems = _answer_check()
     click.echo("everything is in order" if not problems else f"{problems} problems")
     return 1 if problems else 0
 

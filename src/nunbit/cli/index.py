@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from nunbit.cli.arguments import expand_paths, no_photograph
 from nunbit.cli.output import print_json, report_rejected
 
 
@@ -24,17 +25,17 @@ def command(paths: tuple[str, ...], into: Path, model: str, strict: bool, as_jso
       nunbit index photos/ more/one.jpg --into photos.nunbit --strict
     """
     from nunbit.console import progress_bar
-    from nunbit.errors import UsageError
     from nunbit.index import Index
     from nunbit.loading import load
 
+    given = expand_paths(paths)
     with Index.open(into, load(model)) as index:
         with progress_bar("indexing") as show:
-            report = index.add(paths, progress=show)
+            report = index.add(given, progress=show)
         total = len(index)
     report_rejected(report.rejected)
     if total == 0 and all(item.reason == "no such file or folder" for item in report.rejected):
-        raise UsageError(f"no photograph found in {', '.join(paths)}", hint="give a picture or a folder of pictures")
+        raise no_photograph(paths)
     counts = {name: getattr(report, name) for name in ("added", "updated", "unchanged", "removed")}
     counts["rejected"] = len(report.rejected)
     if as_json:

@@ -23,8 +23,9 @@ def command(as_json: bool) -> None:
 
     for name, folder in NAMED_MODELS.items():
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        row = {"name": name, "model_type": config["model_type"], "embedding_size": config["embedding_size"]}
+        row = {"name": name} | {key: config[key] for key in ("model_type", "embedding_size", "languages", "license")}
         if as_json:
             print_json(row)
         else:
-            click.echo(f"{name}  {row['embedding_size']} numbers a picture; English and Korean; Apache-2.0")
+            languages = ", ".join(config["languages"])
+            click.echo(f"{name}  {config['embedding_size']} numbers a picture  {languages}  {config['license']}")

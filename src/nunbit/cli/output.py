@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nunbit.picture_files import one_line
+
 if TYPE_CHECKING:
     from nunbit.types import Match, Prediction, Rejected
 
@@ -30,11 +32,6 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         "probability": round(prediction.probability, 6),
         "similarity": round(prediction.similarity, 6),
     }
-
-
-def one_line(text: str) -> str:
-    """A path as one line of text: newlines and other control characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def report_rejected(rejected: Sequence[Rejected]) -> None:

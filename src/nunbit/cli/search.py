@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
-from nunbit.cli.output import match_row, one_line, print_json
+from nunbit.cli.output import match_row, print_json
 from nunbit.errors import UsageError
+from nunbit.picture_files import one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options of the subcommand, under the names that click gives them."""
+
+    text: str | None
+    image: str | None
+    folder: Path
+    top_k: int
+    where: str | None
+    model: str
+    sheet: Path | None
+    as_json: bool
 
 
 @click.command("search")
@@ -19,7 +36,7 @@ from nunbit.errors import UsageError
 @click.option("--model", default="starter", show_default=True, help="The encoder that made the index.")
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the pictures.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a hit.")
-def command(text: str | None, image: str | None, folder: Path, top_k: int, where: str | None, **rest: object) -> None:
+def command(**options: Any) -> None:
     """Find pictures by words, English or Korean, or by a picture.
 
     \b
@@ -31,21 +48,21 @@ def command(text: str | None, image: str | None, folder: Path, top_k: int, where
     from nunbit.index import Index
     from nunbit.loading import load
 
-    if (text is None) == (image is None):
+    request = Request(**options)
+    if (request.text is None) == (request.image is None):
         raise UsageError("give either words or --image", hint='for example: nunbit search "a dog" --in photos.nunbit')
-    with Index.open(folder, load(str(rest["model"])), create=False) as index:
-        matches = index.search(text, image=image, top_k=top_k, where=where)
+    with Index.open(request.folder, load(request.model), create=False) as index:
+        matches = index.search(request.text, image=request.image, top_k=request.top_k, where=request.where)
     for match in matches:
-        if rest["as_json"]:
+        if request.as_json:
             print_json(match_row(match))
         else:
             click.echo(f"{match.rank:3}  {match.similarity:.3f}  {one_line(match.path)}")
     if not matches:
         click.echo("no picture matches", err=True)
-    sheet = rest["sheet"]
-    if isinstance(sheet, Path):
+    if request.sheet is not None:
         from nunbit.cli.sheet import Card, write_sheet
 
         cards = (Card(m.path, (("similarity", m.similarity, f"{m.similarity:.3f}"),)) for m in matches)
-        write_sheet(sheet, text or f"like {image}", cards)
-        click.echo(f"wrote {sheet}", err=True)
+        write_sheet(request.sheet, request.text or f"like {request.image}", cards)
+        click.echo(f"wrote {request.sheet}", err=True)

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nunbit.cli.output import one_line
+from nunbit.errors import ImageError
 from nunbit.images import open_image
+from nunbit.picture_files import one_line
 
 THUMBNAIL = 320
 
@@ -61,7 +62,11 @@ def write_sheet(target: Path, title: str, cards: Iterable[Card]) -> None:
 
 def _figure(card: Card) -> Iterator[str]:
     name = html.escape(one_line(os.path.basename(card.path)))
-    yield f'<figure><img alt="{name}" src="{_thumbnail(card.path)}"><figcaption><div class="name">{name}</div>\n'
+    try:
+        picture = f'<img alt="{name}" src="{_thumbnail(card.path)}">'
+    except ImageError as error:  # it was good a moment ago; its answer still is
+        picture = f"<p>{html.escape(error.reason)}</p>"
+    yield f'<figure>{picture}<figcaption><div class="name">{name}</div>\n'
     for label, length, value in card.bars:
         width = 100 * min(max(length, 0.0), 1.0)
         yield f'<div class="row"><span>{html.escape(label)}</span><span class="value">{html.escape(value)}</span>'

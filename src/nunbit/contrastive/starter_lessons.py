@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from nunbit.data import CaptionedPhoto, read_caption_groups, read_captioned_photos
+from nunbit.encode import DEFAULT_BATCH_SIZE
 from nunbit.errors import ModelNotFound
 from nunbit.images import open_image
 from nunbit.starter.model import PREPROCESSING, Starter
-from nunbit.wordnet import Synset, read_nouns
-
-BATCH = 4
+from nunbit.wordnet import read_nouns
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,8 @@ def read_lessons(sources: LessonSources, starter: Starter) -> Lessons:
 def encode_photos(starter: Starter, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
     """Features (N, F) and logits (N, C) of photographs."""
     pairs = []
-    for start in range(0, len(paths), BATCH):
-        pictures = [PREPROCESSING(open_image(path)[0]) for path in paths[start : start + BATCH]]
+    for start in range(0, len(paths), DEFAULT_BATCH_SIZE):
+        pictures = [PREPROCESSING(open_image(path)[0]) for path in paths[start : start + DEFAULT_BATCH_SIZE]]
         pairs.append(starter.features(np.stack(pictures)))
     features, logits = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*pairs, strict=True))
     return features, logits
@@ -104,16 +103,11 @@ def imagenet_offsets() -> list[str]:
     return [line.lstrip("n") for line in listing.read_text(encoding="utf-8").split()]
 
 
-def class_names(nouns: dict[str, Synset]) -> list[tuple[str, ...]]:
-    """The lemmas of each ImageNet class."""
-    return [nouns[offset].lemmas for offset in imagenet_offsets()]
-
-
 def _class_texts(wordnet: Path, starter: Starter) -> tuple[Tensor, ...]:
     nouns = read_nouns(wordnet)
+    classes = [nouns[offset] for offset in imagenet_offsets()]
     variants: list[list[str]] = []
-    for offset in imagenet_offsets():
-        noun = nouns[offset]
+    for noun in classes:
         parents = [nouns[parent].lemmas[0] for parent in noun.hypernyms]
         names = list(noun.lemmas)
         photos = [f"a photo of a {name}" for name in names]
@@ -121,10 +115,8 @@ def _class_texts(wordnet: Path, starter: Starter) -> tuple[Tensor, ...]:
         variants.append([*names, *photos, noun.gloss, *kinds])
     sentences = torch.from_numpy(starter.text_tower.encode([text for texts in variants for text in texts]))
     split = torch.split(sentences, [len(texts) for texts in variants])
-    counts = [len(nouns[offset].lemmas) for offset in imagenet_offsets()]
-    return tuple(
-        torch.cat([rows[:names].mean(0, keepdim=True), rows]) for rows, names in zip(split, counts, strict=True)
-    )
+    means = [rows[: len(noun.lemmas)].mean(0, keepdim=True) for rows, noun in zip(split, classes, strict=True)]
+    return tuple(torch.cat(pair) for pair in zip(means, split, strict=True))
 
 
 def _caption_sentences(starter: Starter, photos: Sequence[CaptionedPhoto]) -> tuple[Tensor, ...]:
