@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from nunbit.encode import Encoder, EncoderInfo
-from nunbit.images import Preprocessing
 from nunbit.index import AddReport, Index
+from nunbit.preprocessing import Preprocessing
 
 SIZE = 8  # D of the fake
 

@@ -19,7 +19,8 @@ from PIL import Image, ImageFile
 
 import bad_pictures as bad
 from nunbit.errors import ImageError
-from nunbit.images import MAX_PIXELS, ImageInfo, Preprocessing, find_images, open_image
+from nunbit.images import MAX_PIXELS, ImageInfo, find_images, open_image
+from nunbit.preprocessing import Preprocessing
 
 
 def refused(source: Any, **options: Any) -> ImageError:

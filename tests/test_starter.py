@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,9 @@ import torch
 
 import nunbit
 from nunbit.encode import Encoder
-from nunbit.errors import ModelNotFound, UsageError, WeightsError
+from nunbit.errors import ModelNotFound, UnsupportedModel, UsageError, WeightsError
+from nunbit.golden import compare_golden
+from nunbit.hub import Snapshot
 from nunbit.recognition import recognize
 from nunbit.starter.model import SHIPPED
 from nunbit.starter.packages import PICTURE_WEIGHTS, TEXT_VOCABULARY, TEXT_WEIGHTS, PackagedFile
@@ -108,29 +108,37 @@ def test_a_damaged_bridge_is_refused(tmp_path: Path) -> None:
 def test_names_that_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="did you mean 'starter'"):
         nunbit.load("startr")
-    with pytest.raises(ModelNotFound, match="not a model folder"):
+    with pytest.raises(ModelNotFound, match="did you mean 'siglip2-b-16-224'"):
+        nunbit.load("siglip2-b-16-244")
+    with pytest.raises(UnsupportedModel, match="neither a config.json of clip, siglip, siglip2"):
         nunbit.load(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(ModelNotFound, match="this version runs: starter"):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UnsupportedModel, match="neither a config.json of clip, siglip, siglip2"):
         nunbit.load(tmp_path)
+    with pytest.raises(UsageError, match="float32 on the cpu"):
+        nunbit.load("starter", precision="bfloat16")
 
 
-def test_a_hub_id_is_fetched_once_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = types.ModuleType("huggingface_hub")
+def test_names_and_hub_ids_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def snapshot_download(hub_id: str, **_: object) -> str:
-        asked.append(hub_id)
-        if hub_id == "nobody/nothing":
-            raise OSError("no route to the hub\nmore lines")
-        return str(SHIPPED)
+    def fetch(hub_id: str, *, revision: str | None = None) -> Snapshot:
+        asked.append((hub_id, revision))
+        return Snapshot(SHIPPED, hub_id, "0" * 40)
 
-    hub.snapshot_download = snapshot_download  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setattr("nunbit.loading.fetch_model", fetch)
     assert nunbit.load("someone/starter").name == "someone/starter"
-    assert asked == ["someone/starter"]
-    with pytest.raises(ModelNotFound, match="cannot be fetched from the hub: no route to the hub"):
-        nunbit.load("nobody/nothing")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ModelNotFound, match="huggingface_hub is not installed"):
-        nunbit.load("someone/starter")
+    nunbit.load("someone/starter@v1")
+    nunbit.load("siglip2-b-16-224", revision="main")
+    assert asked == [
+        ("someone/starter", None),
+        ("someone/starter@v1", None),
+        ("google/siglip2-base-patch16-224", "main"),
+    ]
+
+
+def test_the_starter_answers_as_recorded(starter: Encoder, tmp_path: Path) -> None:
+    found = compare_golden(starter, SHIPPED)
+    assert max(found.differences.values()) < 1e-4
+    starter.save_pretrained(tmp_path / "copy")
+    assert nunbit.load(tmp_path / "copy").fingerprint == starter.fingerprint

@@ -14,12 +14,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from nunbit.errors import ImageError, UsageError
-from nunbit.images import ImageInfo, Preprocessing, open_image
+from nunbit.golden import record_golden
+from nunbit.images import ImageInfo, open_image
+from nunbit.preprocessing import AnyPreprocessing
 from nunbit.types import Rejected
 
 if TYPE_CHECKING:
@@ -30,13 +33,24 @@ DEFAULT_BATCH_SIZE = 4
 
 
 class DualEncoder(Protocol):
-    """What a model offers; both methods return unit-length float32 rows of one shared space."""
+    """What a model offers; both encoding methods return unit-length float32 rows of one shared space."""
 
-    def encode_pixels(self, pixel_values: FloatArray) -> FloatArray:
-        """(B, 3, H, W) float32, normalized → (B, D)."""
+    @property
+    def model(self) -> Any:
+        """What computes: the torch module of a CLIP or SigLIP model."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Texts → token ids; None where the model takes texts as they are."""
+
+    def encode_pixels(self, pixel_values: FloatArray | Sequence[FloatArray]) -> FloatArray:
+        """(B, 3, H, W) float32, normalized, or B arrays (3, H_i, W_i) → (B, D)."""
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """N texts → (N, D)."""
+
+    def save(self, folder: Path) -> None:
+        """Write the model so that it can be loaded again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +61,18 @@ class EncoderInfo:
         name: The name, folder or hub id that it was loaded by.
         fingerprint: sha256 (hex) over everything that changes an answer: weights, preprocessing, architecture.
         embedding_size: D.
-        logit_scale: Factor on similarities before a softmax over labels.
+        logit_scale: Factor on similarities before they become probabilities.
         preprocessing: How a picture becomes pixels.
+        logit_bias: Added to scaled similarities by a model that judges every label by itself, with a sigmoid (SigLIP);
+            None for one whose labels compete in a softmax (CLIP).
     """
 
     name: str
     fingerprint: str
     embedding_size: int
     logit_scale: float
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
+    logit_bias: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +88,7 @@ class Encoder:
     """A loaded dual encoder.
 
     Args:
-        model: The towers.
+        towers: What encodes.
         info: Name, fingerprint, sizes, preprocessing.
 
     Example:
@@ -80,12 +97,13 @@ class Encoder:
         (2, 512)
     """
 
-    def __init__(self, model: DualEncoder, info: EncoderInfo) -> None:
-        self._model = model
+    def __init__(self, towers: DualEncoder, info: EncoderInfo) -> None:
+        self._towers = towers
         self.name = info.name
         self.fingerprint = info.fingerprint
         self.embedding_size = info.embedding_size
         self.logit_scale = info.logit_scale
+        self.logit_bias = info.logit_bias
         self.preprocessing = info.preprocessing
 
     def encode_image(
@@ -130,11 +148,33 @@ class Encoder:
             raise UsageError("a text is empty", hint="give every text at least one word")
         if not texts:
             return np.empty((0, self.embedding_size), np.float32)
-        return self._model.encode_texts(texts)
+        return self._towers.encode_texts(texts)
 
-    def encode_pixels(self, pixel_values: FloatArray) -> FloatArray:
-        """(B, 3, H, W) float32 as ``preprocessing`` makes it → (B, D) unit rows."""
-        return self._model.encode_pixels(pixel_values)
+    def encode_pixels(self, pixel_values: FloatArray | Sequence[FloatArray]) -> FloatArray:
+        """(B, 3, H, W) float32 as ``preprocessing`` makes it, or B arrays of several sizes → (B, D) unit rows."""
+        return self._towers.encode_pixels(pixel_values)
+
+    @property
+    def model(self) -> Any:
+        """What computes. For CLIP and SigLIP the torch module, a `nunbit.clip.Clip`."""
+        return self._towers.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """Texts → token ids, a `nunbit.text.Tokenizer`; None where the model takes texts as they are."""
+        return self._towers.tokenizer
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write a model folder that `nunbit.load` opens with the same fingerprint.
+
+        Golden outputs are written beside the weights, for ``nunbit models verify``. CLIP and SigLIP folders are opened
+        by `transformers` and open_clip as well, where those know the architecture.
+
+        Args:
+            folder: Made when it is not there; files in it are replaced.
+        """
+        self._towers.save(Path(folder))
+        record_golden(self, Path(folder))
 
 
 def encode_stream(
@@ -173,7 +213,7 @@ class _Decoded:
     info: ImageInfo
 
 
-def _decode(source: ImageSource, preprocessing: Preprocessing) -> _Decoded | Rejected:
+def _decode(source: ImageSource, preprocessing: AnyPreprocessing) -> _Decoded | Rejected:
     try:
         image, info = open_image(source)
         return _Decoded(source, preprocessing(image), info)
@@ -183,7 +223,7 @@ def _decode(source: ImageSource, preprocessing: Preprocessing) -> _Decoded | Rej
 
 
 def _decode_ahead(
-    pool: ThreadPoolExecutor, preprocessing: Preprocessing, sources: Iterator[ImageSource], *, ahead: int
+    pool: ThreadPoolExecutor, preprocessing: AnyPreprocessing, sources: Iterator[ImageSource], *, ahead: int
 ) -> Iterator[_Decoded | Rejected]:
     pending: deque[Future[_Decoded | Rejected]] = deque()
     try:
@@ -200,6 +240,11 @@ def _decode_ahead(
 
 def _encode_batch(encoder: Encoder, batch: list[_Decoded | Rejected]) -> Iterator[Encoded | Rejected]:
     good = [item for item in batch if isinstance(item, _Decoded)]
-    rows = iter(encoder.encode_pixels(np.stack([item.pixel_values for item in good])) if good else ())
+    rows = iter(encoder.encode_pixels(_stack([item.pixel_values for item in good])) if good else ())
     for item in batch:
         yield item if isinstance(item, Rejected) else Encoded(item.source, next(rows), item.info)
+
+
+def _stack(pictures: list[FloatArray]) -> FloatArray | list[FloatArray]:
+    """One array where all pictures have one size, which only a flexible preprocessing may deny."""
+    return np.stack(pictures) if len({picture.shape for picture in pictures}) == 1 else pictures

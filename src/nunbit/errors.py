@@ -2,9 +2,12 @@
 
     NunbitError
     ├── UsageError            what the caller asked for cannot be meant (labels, top_k, filter, path)
+    │   └── ConfigError       a setting that does not exist, is missing, or has a value of the wrong kind
     ├── ModelError            a model cannot be found, or its files are not what they should be
     │   ├── ModelNotFound     no such name, folder or hub id; or the hub cannot be reached
-    │   └── WeightsError      wrong checksum, missing, unexpected or misshapen tensors
+    │   ├── UnsupportedModel  a model folder whose architecture, tokenizer or preprocessing is not known here
+    │   ├── WeightsError      wrong checksum, missing, unexpected or misshapen tensors
+    │   └── DriftError        a model answers otherwise than it did when its golden outputs were recorded
     ├── ImageError            one picture that cannot be used; carries a short ``reason``
     └── StoreError            an index folder
         ├── StoreNotFound     there is no index there
@@ -13,7 +16,8 @@
         └── EncoderMismatch   it was made with another encoder
 
 A message says what happened and what was expected; ``hint`` says how to mend it. The command line prints the
-two on one line each and exits with ``exit_code``.
+two on one line each and exits with ``exit_code``. `NunbitWarning` is no error: the work goes on, but the user should
+know (a text was cut, a picture profile was ignored).
 """
 
 from __future__ import annotations
@@ -46,6 +50,10 @@ class UsageError(NunbitError):
     exit_code = 2
 
 
+class ConfigError(UsageError):
+    """A setting that does not exist, is missing, or has a value of the wrong kind."""
+
+
 class ModelError(NunbitError):
     """A model cannot be used."""
 
@@ -54,8 +62,19 @@ class ModelNotFound(ModelError):
     """No model by this name, no such folder, or the hub cannot be reached."""
 
 
+class UnsupportedModel(ModelError):
+    """The folder holds a model whose architecture, tokenizer or preprocessing is not known here.
+
+    It is refused: guessing one of them gives an encoder that answers, wrongly.
+    """
+
+
 class WeightsError(ModelError):
     """Weight files with a wrong checksum or with missing, unexpected or misshapen tensors."""
+
+
+class DriftError(ModelError):
+    """A model answers otherwise than it did when its golden outputs were recorded."""
 
 
 class ImageError(NunbitError):
@@ -89,3 +108,7 @@ class StoreFull(StoreError):
 
 class EncoderMismatch(StoreError):
     """The index was made with another encoder than the one it is opened with."""
+
+
+class NunbitWarning(UserWarning):
+    """The work goes on, with something that the user should know about."""

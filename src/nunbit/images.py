@@ -1,7 +1,7 @@
-"""Pictures in, pixels out: the only place that opens pictures and the only preprocessing.
+"""Pictures in: the only place that opens them.
 
-Place in the river: the first step. Sources become RGB pictures (`open_image`), and those become what a vision encoder
-reads (`Preprocessing`). Shapes: H W pixels, S ``image_size``.
+Place in the river: the first step. Sources become RGB pictures (`open_image`), and `nunbit.preprocessing` makes of
+those what a vision encoder reads. Shapes: H W pixels.
 
 Pictures are not trusted. Only the formats in ``_FORMATS`` are decoded, each by its own Pillow class: ``Image.open``
 compares the size with a limit that is global to the process and tells of it by a warning, which other threads may
@@ -17,9 +17,9 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -32,16 +32,16 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from nunbit.errors import ImageError, UsageError
+from nunbit.errors import ImageError
 from nunbit.picture_files import find_images, one_line, why_unreachable
 
-__all__ = ["MAX_PIXELS", "ImageInfo", "Preprocessing", "find_images", "open_image"]
+__all__ = ["MAX_PIXELS", "ImageInfo", "find_images", "open_image"]
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.ImageFile import ImageFile
 
-    from nunbit.types import FloatArray, ImageSource
+    from nunbit.types import ImageSource
 
 MAX_PIXELS = 100_000_000
 """Pictures with more pixels than this are refused unless the caller allows more."""
@@ -57,7 +57,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 class _JpegFile(JpegImageFile):
@@ -275,89 +274,3 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
             f"{name}: shape {array.shape}, {array.dtype}; expected (H, W), (H, W, 3) or (H, W, 4), uint8 or floating",
         )
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocessing:
-    """From an RGB picture to the numbers that a vision encoder was trained on.
-
-    Attributes:
-        image_size: S, the side of the square that comes out, in pixels.
-        crop_fraction: In (0, 1], for ``"crop"``: S over the shorter side before the crop.
-        mean: Of red, green and blue, on the scale [0, 1]; subtracted.
-        std: Of red, green and blue, on the scale [0, 1]; divided by.
-        resize: ``"crop"`` makes the shorter side ``round(S / crop_fraction)`` and takes the center; ``"squash"`` makes
-            both sides S, whatever the proportions were.
-        interpolation: Pillow's filter, which averages when it makes a picture smaller.
-
-    Raises:
-        UsageError: A value outside of its range.
-    """
-
-    image_size: int
-    crop_fraction: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    resize: Literal["crop", "squash"]
-    interpolation: Literal["bicubic", "bilinear"]
-
-    def __post_init__(self) -> None:
-        if self.image_size < 1 or not 0 < self.crop_fraction <= 1:
-            raise UsageError(f"{self}: expected image_size of at least 1 and crop_fraction in (0, 1]")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise UsageError(f"{self}: expected three numbers each for mean and std, std above 0")
-        if self.resize not in ("crop", "squash") or self.interpolation not in _FILTERS:
-            raise UsageError(f"{self}: expected resize 'crop' or 'squash', interpolation 'bicubic' or 'bilinear'")
-
-    def __call__(self, image: Image.Image) -> FloatArray:
-        """Resize and normalize.
-
-        Args:
-            image: A picture in mode RGB of any size, as `open_image` gives it.
-
-        Returns:
-            (3, S, S) float32, ``(pixel / 255 - mean) / std``.
-
-        Raises:
-            ImageError: The picture is not in mode RGB.
-        """
-        if image.mode != "RGB":
-            raise ImageError(
-                "unsupported pixels", f"a picture in mode {image.mode}, expected RGB", hint="pass it through open_image"
-            )
-        side, kernel = self.image_size, _FILTERS[self.interpolation]
-        if self.resize == "squash":
-            square = image.resize((side, side), kernel)
-        else:
-            image, box = self._center(image)
-            square = image.resize((side, side), kernel, box=box)
-        pixels: FloatArray = np.asarray(square, dtype=np.float32) / np.float32(255)  # (S, S, 3)
-        pixels -= np.asarray(self.mean, np.float32)
-        pixels /= np.asarray(self.std, np.float32)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (3, S, S)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give all settings as plain values, for files and fingerprints."""
-        return asdict(self)
-
-    def _center(self, image: Image.Image) -> tuple[Image.Image, tuple[float, float, float, float]]:
-        """Find the box (left, upper, right, lower) that the center crop of the resized picture would show.
-
-        Only that part is resized: the whole of a 1 x 20,000 picture would become 256 x 5,120,000.
-        """
-        # Pillow keeps a box in single precision, too coarse far out in a very long picture: shorten that one first.
-        longest = 8 * min(image.size)
-        if max(image.size) > longest:
-            left, top = (max(0, length - longest) // 2 for length in image.size)
-            width, height = (min(length, longest) for length in image.size)
-            # Not crop(), which asks Pillow's limit of the whole process.
-            extent = (left, top, left + width, top + height)
-            image = image.transform((width, height), Image.Transform.EXTENT, extent)
-        shorter = max(self.image_size, round(self.image_size / self.crop_fraction))
-        edges: list[tuple[float, float]] = []
-        for length in image.size:
-            resized = shorter * length // min(image.size)
-            start = round((resized - self.image_size) / 2) * length / resized
-            edges.append((start, min(start + self.image_size * length / resized, length)))
-        (left_edge, right_edge), (upper, lower) = edges
-        return image, (left_edge, upper, right_edge, lower)

@@ -6,27 +6,45 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nunbit.encode import Encoder
-from nunbit.errors import ModelNotFound
+from nunbit.errors import ModelNotFound, UsageError
+from nunbit.hub import fetch_model
+from nunbit.presets import find_preset, list_presets
 from nunbit.starter.model import MODEL_TYPE, SHIPPED, load_starter
 
-NAMED_MODELS = {"starter": SHIPPED}
-MODEL_TYPES: dict[str, Callable[[Path, str], Encoder]] = {MODEL_TYPE: load_starter}
+if TYPE_CHECKING:
+    from nunbit.pretrained.encoder import Precision
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+STARTER = "starter"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
-def load(model: str | os.PathLike[str] = "starter") -> Encoder:
+def load(
+    model: str | os.PathLike[str] = STARTER,
+    *,
+    revision: str | None = None,
+    precision: Precision = "float32",
+    device: str = "cpu",
+) -> Encoder:
     """Load an encoder.
 
     Args:
-        model: ``"starter"``, a folder with ``config.json`` and ``model.safetensors``, or a hub id ``owner/name``.
+        model: One of
+
+            * ``"starter"``, or another name that ``nunbit models`` lists;
+            * a model folder: ours, of `transformers` (clip, siglip, siglip2) or of open_clip;
+            * one of OpenAI's ``.pt`` archives, with CLIP's vocabulary beside it;
+            * a hub id ``owner/name``, or ``owner/name@revision``.
+        revision: Branch, tag or commit of a hub repository. Without one, what was fetched before is used again.
+        precision: What a CLIP or SigLIP computes in: ``float32``, ``bfloat16`` or ``float16``.
+        device: Where it computes, as torch names it: ``cpu``, ``cuda``.
 
     Raises:
-        ModelNotFound: Nothing by that name, or a kind of model that this version cannot run.
+        ModelNotFound: Nothing by that name, or the hub cannot be reached.
+        UnsupportedModel: A kind of model that this version does not run.
         WeightsError: The files are not what they should be.
 
     Example:
@@ -34,38 +52,51 @@ def load(model: str | os.PathLike[str] = "starter") -> Encoder:
         512
     """
     name = os.fspath(model)
-    folder = NAMED_MODELS.get(name, Path(name))
-    if folder.is_dir():
-        return _build(folder, name)
-    if _HUB_ID.fullmatch(name):
-        return _build(_download(name), name)
-    close = difflib.get_close_matches(name, NAMED_MODELS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "give 'starter', a folder, or a hub id such as owner/name"
+    if name == STARTER:
+        return _open_starter(SHIPPED, name, precision, device)
+    path = locate(name, revision=revision)
+    if path.is_dir() and _is_starter(path):
+        return _open_starter(path, name, precision, device)
+    from nunbit.pretrained.encoder import load_clip
+
+    return load_clip(path, name, precision=precision, device=device)
+
+
+def locate(name: str, *, revision: str | None = None) -> Path:
+    """The folder or archive that a name stands for; a hub repository is fetched if it is not here yet.
+
+    Args:
+        name: As `load` takes it.
+        revision: As `load` takes it.
+
+    Raises:
+        ModelNotFound: Nothing by that name, or the hub cannot be reached.
+    """
+    if name == STARTER:
+        return SHIPPED
+    path = Path(name)
+    preset = None if path.exists() else find_preset(name)
+    if path.exists():
+        return path
+    if preset is not None:
+        return fetch_model(preset.hub_id, revision=revision).folder
+    if _HUB_ID.fullmatch(name) and not name.startswith((".", "/")):
+        return fetch_model(name, revision=revision).folder
+    names = [STARTER, *(known.name for known in list_presets())]
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "`nunbit models` lists names; a folder or owner/name works too"
     raise ModelNotFound(f"there is no model called {name!r} and no such folder", hint=hint)
 
 
-def _build(folder: Path, name: str) -> Encoder:
-    config_path = folder / "config.json"
+def _is_starter(folder: Path) -> bool:
     try:
-        model_type = json.loads(config_path.read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelNotFound(f"{folder} is not a model folder: no config.json with a model_type") from error
-    if model_type not in MODEL_TYPES:
-        known = ", ".join(MODEL_TYPES)
-        raise ModelNotFound(f"{name} is a {model_type!r} model; this version runs: {known}")
-    return MODEL_TYPES[model_type](folder, name)
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return isinstance(content, dict) and content.get("model_type") == MODEL_TYPE
+    except (OSError, ValueError):
+        return False
 
 
-def _download(hub_id: str) -> Path:
-    """The local snapshot of a hub repository; asked for by name, so the network may be used."""
-    hint = "pip install 'nunbit[hub]', or download the folder elsewhere and give its path"
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise ModelNotFound(f"{hub_id} looks like a hub id, and huggingface_hub is not installed", hint=hint) from error
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=["config.json", "model.safetensors"]))
-    except Exception as error:  # the client has dozens of network errors, all with one remedy
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        hint = "check the id and the network, or download the folder elsewhere and give its path"
-        raise ModelNotFound(f"{hub_id} cannot be fetched from the hub: {reason}", hint=hint) from error
+def _open_starter(folder: Path, name: str, precision: str, device: str) -> Encoder:
+    if (precision, device) != ("float32", "cpu"):
+        raise UsageError(f"the starter computes in float32 on the cpu, not in {precision} on {device}")
+    return load_starter(folder, name)

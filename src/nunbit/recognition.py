@@ -1,6 +1,6 @@
 """Pictures + labels → probabilities. The labels are any words, in any language that the encoder reads.
 
-Shapes: N pictures, C labels, D width.
+Shapes: N pictures, C labels, T templates, D width.
 """
 
 from __future__ import annotations
@@ -8,20 +8,31 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from nunbit.encode import Encoder
 from nunbit.errors import UsageError
+from nunbit.text.templates import fill, get_templates
 from nunbit.types import Prediction, Recognition
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from nunbit.types import FloatArray, ImageSource
+
+TEXTS_AT_ONCE = 1024
+"""Filled templates held at a time: 1,000 labels in 80 templates would be 80,000 rows."""
 
 
 def recognize(
-    encoder: Encoder, images: Sequence[ImageSource], classnames: Sequence[str], *, top_k: int | None = None
+    encoder: Encoder,
+    images: Sequence[ImageSource],
+    classnames: Sequence[str],
+    *,
+    top_k: int | None = None,
+    templates: str | Sequence[str] = "none",
 ) -> list[Recognition]:
     """Say which of the labels fits each picture best.
 
@@ -30,19 +41,20 @@ def recognize(
         images: N pictures, as ``Encoder.encode_image`` takes them.
         classnames: C labels, at least one, no two alike.
         top_k: Keep that many labels a picture; all by default.
+        templates: Sentences to put the labels into, as in `Labels`.
 
     Returns:
         For each picture its labels, most probable first.
 
     Raises:
-        UsageError: No label, an empty one, the same one twice, or ``top_k`` below 1.
+        UsageError: No label, an empty one, the same one twice, ``top_k`` below 1, or templates that cannot be meant.
         ImageError: A picture cannot be read.
 
     Example:
         >>> nunbit.recognize(encoder, ["a.jpg"], ["cat", "dog"])[0].predictions[0].label
         'cat'
     """
-    labels = Labels(encoder, classnames)
+    labels = Labels(encoder, classnames, templates=templates)
     rows = encoder.encode_image(images)
     names = [os.fspath(image) if isinstance(image, (str, os.PathLike)) else "" for image in images]
     return [Recognition(name, labels.predict(row, top_k)) for name, row in zip(names, rows, strict=True)]
@@ -51,18 +63,78 @@ def recognize(
 class Labels:
     """Labels, embedded once and compared with any number of pictures.
 
+    A label that is put into several templates is embedded as the mean of its unit rows, made unit again (arXiv
+    2103.00020, section 3.1.4).
+
     Args:
-        encoder: Embeds the labels and gives the scale of the probabilities.
+        encoder: Embeds the labels, and says how similarities become probabilities.
         classnames: C labels, at least one, no two alike.
+        templates: The name of a set (`nunbit.text.templates.TEMPLATE_SETS`), or own strings with one ``{}`` each.
 
     Raises:
-        UsageError: No label, an empty one, or the same one twice.
+        UsageError: No label, an empty one, the same one twice, or templates that cannot be meant.
+
+    Example:
+        >>> Labels(encoder, ["고양이", "개"], templates="korean")
     """
 
-    def __init__(self, encoder: Encoder, classnames: Sequence[str]) -> None:
-        self.classnames = check_labels(classnames)
-        self._embeddings = encoder.encode_text(self.classnames)
-        self._logit_scale = encoder.logit_scale
+    def __init__(self, encoder: Encoder, classnames: Sequence[str], *, templates: str | Sequence[str] = "none") -> None:
+        names = check_labels(classnames)
+        self._hold(names, _ensemble(encoder, names, get_templates(templates)), encoder.logit_scale, encoder.logit_bias)
+
+    @classmethod
+    def from_embeddings(
+        cls, classnames: Sequence[str], embeddings: FloatArray, *, logit_scale: float, logit_bias: float | None = None
+    ) -> Self:
+        """Labels whose embeddings were made elsewhere: a published head, a mean of pictures.
+
+        Args:
+            classnames: C labels, at least one, no two alike.
+            embeddings: (C, D) float, rows of any length but zero; they are made unit.
+            logit_scale: Factor on similarities.
+            logit_bias: None for a softmax over the labels; a number for a sigmoid of each label by itself.
+
+        Raises:
+            UsageError: Labels that cannot be meant, another number of rows, or a row without a direction.
+        """
+        labels = cls.__new__(cls)
+        labels._hold(check_labels(classnames), np.asarray(embeddings, np.float32, order="C"), logit_scale, logit_bias)
+        return labels
+
+    def _hold(self, classnames: list[str], rows: FloatArray, logit_scale: float, logit_bias: float | None) -> None:
+        if rows.ndim != 2 or len(rows) != len(classnames):
+            raise UsageError(f"the embeddings have shape {rows.shape}, expected ({len(classnames)}, D): a row a label")
+        length = np.linalg.norm(rows, axis=1, keepdims=True)  # (C, 1)
+        for name, size in zip(classnames, length[:, 0], strict=True):
+            if not 0 < size < np.inf:
+                raise UsageError(f"the embedding of label {name!r} has length {size}, expected a positive number")
+        self.classnames = classnames
+        self._embeddings = rows / length
+        self._logit_scale = logit_scale
+        self._logit_bias = logit_bias
+
+    def similarity(self, embedding: FloatArray) -> FloatArray:
+        """Cosines with one picture.
+
+        Args:
+            embedding: (D,) unit row of the same encoder.
+
+        Returns:
+            (C,) float32 in [-1, 1], in the order of ``classnames``. Labels with equal embeddings get equal numbers,
+            wherever they stand; a matrix product does not promise that, and ties would be decided by its rounding.
+        """
+        cosines: FloatArray = np.einsum("cd,d->c", self._embeddings, embedding)
+        return cosines
+
+    def probability(self, similarity: FloatArray) -> npt.NDArray[np.float64]:
+        """What `Prediction.probability` says, for the (C,) similarities of one picture: (C,) float64 in [0, 1]."""
+        logits = self._logit_scale * similarity.astype(np.float64)
+        if self._logit_bias is not None:
+            sigmoid: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0, -(logits + self._logit_bias)))
+            return sigmoid
+        odds = np.exp(logits - logits.max())
+        softmax: npt.NDArray[np.float64] = odds / odds.sum()
+        return softmax
 
     def predict(self, embedding: FloatArray, top_k: int | None = None) -> tuple[Prediction, ...]:
         """The labels of one picture.
@@ -72,16 +144,28 @@ class Labels:
             top_k: Keep that many; all by default.
 
         Returns:
-            Predictions, most probable first; probabilities are over all labels, so those kept may sum to less than 1.
+            Predictions, most probable first; probabilities are made from all labels, kept or not.
+
+        Raises:
+            UsageError: ``top_k`` is below 1.
         """
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is {top_k}, it must be at least 1")
-        similarity = self._embeddings @ embedding  # (C,)
-        logits = self._logit_scale * similarity.astype(np.float64)
-        odds = np.exp(logits - logits.max())
-        probability = odds / odds.sum()
-        best = np.argsort(-probability, kind="stable")[:top_k]
+        similarity = self.similarity(embedding)
+        probability = self.probability(similarity)
+        best = np.argsort(-similarity, kind="stable")[:top_k]
         return tuple(Prediction(self.classnames[i], float(probability[i]), float(similarity[i])) for i in best)
+
+
+def _ensemble(encoder: Encoder, classnames: list[str], templates: tuple[str, ...]) -> FloatArray:
+    """(C, D): each label's mean over its templates, not yet unit."""
+    step = max(1, TEXTS_AT_ONCE // len(templates))
+    parts = []
+    for start in range(0, len(classnames), step):
+        some = classnames[start : start + step]
+        rows = encoder.encode_text([fill(template, name) for name in some for template in templates])
+        parts.append(rows.reshape(len(some), len(templates), -1).mean(1))  # (some of C, T, D) → (some of C, D)
+    return np.concatenate(parts)
 
 
 def check_labels(classnames: Sequence[str]) -> list[str]:

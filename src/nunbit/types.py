@@ -25,8 +25,9 @@ class Prediction:
 
     Attributes:
         label: As the caller wrote it.
-        probability: Softmax over the given labels of ``logit_scale * similarity``; not calibrated, and it says
-            nothing about labels that were not given.
+        probability: Not calibrated. Of an encoder without ``logit_bias`` (CLIP): softmax over the given labels of
+            ``logit_scale * similarity``, so it says nothing about labels that were not given. Of one with it (SigLIP):
+            ``sigmoid(logit_scale * similarity + logit_bias)``, each label by itself; their sum means nothing.
         similarity: Cosine of picture and label.
     """
 

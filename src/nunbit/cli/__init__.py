@@ -22,7 +22,7 @@ COMMANDS = {
     "doctor": "Check that everything nunbit needs is here and sound.",
     "demo": "Index and recognize a few photographs, to see what this is.",
     "train": "Train the starter's bridge again.",
-    "evaluate": "Measure the starter beside its baseline.",
+    "eval": "Measure how good a model is.",
 }
 
 

@@ -23,6 +23,7 @@ class Request:
     paths: tuple[str, ...]
     labels: str | None
     labels_file: Path | None
+    templates: str
     top_k: int
     model: str
     sheet: Path | None
@@ -42,18 +43,27 @@ class Request:
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--labels", help='Labels between commas: "cat,dog".')
 @click.option("--labels-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="One label a line.")
+@click.option(
+    "--templates",
+    default="none",
+    show_default=True,
+    help="Sentences around the labels: none, photo, openai7, openai80, siglip or korean.",
+)
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Labels shown a picture.")
 @click.option("--model", default="starter", show_default=True, help="Name, folder or hub id.")
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with pictures and bars.")
 @click.option("--strict", is_flag=True, help="Exit 1 if any picture was set aside.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a picture.")
 def command(**options: Any) -> int:
-    """Say which labels fit each picture best; the probabilities are over the labels given.
+    """Say which labels fit each picture best.
+
+    The probabilities are over the labels given; with a model like SigLIP each label has its own.
 
     \b
     Examples:
       nunbit recognize photo.jpg --labels "cat,dog,coffee"
       nunbit recognize photos/ --labels "고양이,개" --top-k 1 --json
+      nunbit recognize photos/ --labels "고양이,개" --templates korean
       nunbit recognize photos/ --labels-file labels.txt --sheet sheet.html
     """
     request = Request(**options)
@@ -82,8 +92,10 @@ def _run(request: Request) -> Iterator[Recognition | Rejected]:
     from nunbit.images import find_images
     from nunbit.loading import load
     from nunbit.recognition import Labels, check_labels
+    from nunbit.text.templates import get_templates
 
     classnames = check_labels(request.classnames())
+    templates = get_templates(request.templates)
     files: list[Path] = []
     for path in find_images(expand_paths(request.paths)):
         if isinstance(path, Rejected):
@@ -93,7 +105,7 @@ def _run(request: Request) -> Iterator[Recognition | Rejected]:
     if not files:
         raise no_photograph(request.paths)
     encoder = load(request.model)
-    known = Labels(encoder, classnames)
+    known = Labels(encoder, classnames, templates=templates)
     for item in track(encode_stream(encoder, files), label="recognizing", total=len(files)):
         if isinstance(item, Rejected):
             yield item

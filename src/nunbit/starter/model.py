@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from nunbit.encode import Encoder, EncoderInfo
 from nunbit.errors import ModelNotFound, WeightsError
-from nunbit.images import Preprocessing
+from nunbit.preprocessing import Preprocessing
 from nunbit.starter.packages import PACKAGED_FILES, PICTURE_WEIGHTS, TEXT_VOCABULARY, TEXT_WEIGHTS, sha256_of
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Starter:
     Args:
         folder: A model folder with the bridge.
     """
+
+    tokenizer = None
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -79,11 +82,20 @@ class Starter:
             features, logits = self.picture_tower(pixels)
         return features.numpy(), logits.numpy()
 
-    def encode_pixels(self, pixel_values: FloatArray) -> FloatArray:
+    @property
+    def model(self) -> Starter:
+        """Itself: its towers are not one torch module."""
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Copy the bridge, which is all of the model that is not in packages."""
+        shutil.copytree(self._folder, folder, dirs_exist_ok=True)
+
+    def encode_pixels(self, pixel_values: FloatArray | Sequence[FloatArray]) -> FloatArray:
         """(B, 3, 260, 260) float32 → (B, 512) unit rows."""
         import torch
 
-        features, logits = self.features(pixel_values)
+        features, logits = self.features(np.asarray(pixel_values))
         with torch.inference_mode():
             rows: FloatArray = self.bridge.encode_image(torch.from_numpy(features), torch.from_numpy(logits)).numpy()
         return rows

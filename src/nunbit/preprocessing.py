@@ -1,0 +1,181 @@
+"""RGB pictures → the numbers that a vision encoder was trained on: the only preprocessing.
+
+Place in the river: behind `nunbit.images`. Each model family has its own size, filter, crop and normalization; a wrong
+one costs accuracy without any error, so all of them are part of a model's fingerprint.
+
+Shapes: H W pixels, S ``image_size``, p ``patch_size``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from nunbit.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    from nunbit.types import FloatArray
+
+_MAX_PROPORTION = 8
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """From an RGB picture to the numbers that a vision encoder was trained on.
+
+    Attributes:
+        image_size: S, the side of the square that comes out, in pixels.
+        crop_fraction: In (0, 1], for ``"crop"``: S over the shorter side before the crop.
+        mean: Of red, green and blue, on the scale [0, 1]; subtracted.
+        std: Of red, green and blue, on the scale [0, 1]; divided by.
+        resize: ``"crop"`` makes the shorter side ``round(S / crop_fraction)`` and takes the center; ``"squash"`` makes
+            both sides S, whatever the proportions were.
+        interpolation: Pillow's filter, which averages when it makes a picture smaller.
+
+    Raises:
+        UsageError: A value outside of its range.
+    """
+
+    image_size: int
+    crop_fraction: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Literal["crop", "squash"]
+    interpolation: Literal["bicubic", "bilinear"]
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1 or not 0 < self.crop_fraction <= 1:
+            raise UsageError(f"{self}: expected image_size of at least 1 and crop_fraction in (0, 1]")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise UsageError(f"{self}: expected three numbers each for mean and std, std above 0")
+        if self.resize not in ("crop", "squash") or self.interpolation not in _FILTERS:
+            raise UsageError(f"{self}: expected resize 'crop' or 'squash', interpolation 'bicubic' or 'bilinear'")
+
+    def __call__(self, image: Image.Image) -> FloatArray:
+        """Resize and normalize.
+
+        Args:
+            image: A picture in mode RGB of any size, as `open_image` gives it.
+
+        Returns:
+            (3, S, S) float32, ``(pixel / 255 - mean) / std``.
+
+        Raises:
+            ImageError: The picture is not in mode RGB.
+        """
+        _check_rgb(image)
+        side, kernel = self.image_size, _FILTERS[self.interpolation]
+        square = image.resize((side, side), kernel) if self.resize == "squash" else self._crop(image, kernel)
+        return _normalize(square, self.mean, self.std)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all settings as plain values, for files and fingerprints."""
+        return asdict(self)
+
+    def _crop(self, image: Image.Image, kernel: Image.Resampling) -> Image.Image:
+        """Make the shorter side ``round(S / crop_fraction)`` and take the center, as torchvision rounds.
+
+        A very long picture is shortened first: the whole of a 1 x 20,000 picture would become 256 x 5,120,000.
+        """
+        longest = _MAX_PROPORTION * min(image.size)
+        if max(image.size) > longest:
+            left, top = (max(0, length - longest) // 2 for length in image.size)
+            width, height = (min(length, longest) for length in image.size)
+            # Not crop(), which asks Pillow's limit of the whole process.
+            extent = (left, top, left + width, top + height)
+            image = image.transform((width, height), Image.Transform.EXTENT, extent)
+        shorter = max(self.image_size, round(self.image_size / self.crop_fraction))
+        width, height = (shorter * length // min(image.size) for length in image.size)
+        resized = image.resize((width, height), kernel)
+        left, top = (round((length - self.image_size) / 2) for length in (width, height))
+        return resized.crop((left, top, left + self.image_size, top + self.image_size))
+
+
+@dataclass(frozen=True, slots=True)
+class FlexiblePreprocessing:
+    """Keep a picture's proportions, as SigLIP 2's NaFlex does (arXiv 2502.14786): as large as the patches allow.
+
+    Attributes:
+        patch_size: p, in pixels; both sides become multiples of it, so proportions change a little.
+        max_num_patches: The most patches that a picture may become.
+        mean: As in `Preprocessing`.
+        std: As in `Preprocessing`.
+        interpolation: Pillow's filter.
+
+    Raises:
+        UsageError: A value outside of its range.
+    """
+
+    patch_size: int
+    max_num_patches: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bicubic", "bilinear"]
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 1 or self.max_num_patches < 1:
+            raise UsageError(f"{self}: expected patch_size and max_num_patches of at least 1")
+        if self.interpolation not in _FILTERS or not all(value > 0 for value in self.std):
+            raise UsageError(f"{self}: expected interpolation 'bicubic' or 'bilinear', std above 0")
+
+    def __call__(self, image: Image.Image) -> FloatArray:
+        """Resize and normalize.
+
+        Args:
+            image: A picture in mode RGB of any size, as `open_image` gives it.
+
+        Returns:
+            (3, h * p, w * p) float32 with ``h * w <= max_num_patches``.
+
+        Raises:
+            ImageError: The picture is not in mode RGB.
+        """
+        _check_rgb(image)
+        height, width = self.grid(image.height, image.width)
+        size = (width * self.patch_size, height * self.patch_size)
+        return _normalize(image.resize(size, _FILTERS[self.interpolation]), self.mean, self.std)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patches down and across for a picture of that size in pixels.
+
+        The largest scale at which ``ceil(height * scale / p) * ceil(width * scale / p)`` still fits, found by
+        halving an interval, with the constants of the reference so that borderline pictures agree.
+        """
+
+        def patches(scale: float) -> tuple[int, int]:
+            down, across = (max(1, math.ceil(side * scale / self.patch_size)) for side in (height, width))
+            return down, across
+
+        low, high = 1e-6, 100.0
+        while high - low >= 1e-5:
+            middle = (low + high) / 2
+            fits = math.prod(patches(middle)) <= self.max_num_patches
+            low, high = (middle, high) if fits else (low, middle)
+        return patches(low)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all settings as plain values, for files and fingerprints."""
+        return asdict(self)
+
+
+def _check_rgb(image: Image.Image) -> None:
+    if image.mode != "RGB":
+        raise ImageError(
+            "unsupported pixels", f"a picture in mode {image.mode}, expected RGB", hint="pass it through open_image"
+        )
+
+
+def _normalize(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:
+    """(3, H, W) float32, ``(pixel / 255 - mean) / std``."""
+    pixels: FloatArray = np.asarray(image, dtype=np.float32) / np.float32(255)  # (H, W, 3)
+    pixels -= np.asarray(mean, np.float32)
+    pixels /= np.asarray(std, np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+AnyPreprocessing: TypeAlias = Preprocessing | FlexiblePreprocessing

@@ -1,0 +1,154 @@
+"""A dual encoder of torch as the rest of the project uses it: pictures and texts in, NumPy rows out.
+
+Shapes: B batch, N texts, E embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from nunbit.clip import Clip
+from nunbit.encode import Encoder, EncoderInfo
+from nunbit.errors import UsageError, WeightsError
+from nunbit.pretrained.fingerprint import fingerprint
+from nunbit.pretrained.parts import Pretrained, Settings, blank_model, read_json
+from nunbit.pretrained.reading import OWN_FILE, read_pretrained
+from nunbit.pretrained.writing import write_pretrained
+from nunbit.vision_encoder import PatchBatch, pad_patches
+
+if TYPE_CHECKING:
+    from nunbit.types import FloatArray
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+TEXTS_PER_BATCH = 64
+
+
+class ClipTowers:
+    """What `nunbit.encode.Encoder` runs: a `Clip` with its tokenizer.
+
+    Args:
+        model: Filled with weights.
+        settings: How pictures and texts become its input.
+        license: Of the weights; empty when unknown.
+        name: What the user called it.
+    """
+
+    def __init__(self, model: Clip, settings: Settings, *, license: str, name: str) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.settings = settings
+        self.tokenizer = settings.tokenizer
+        self.license = license
+        self.name = name
+        self.fingerprint = fingerprint(model, settings)
+
+    def encode_pixels(self, pixel_values: FloatArray | Sequence[FloatArray]) -> FloatArray:
+        """(B, 3, H, W) float32, or B arrays (3, H_i, W_i) for a flexible model → (B, E) unit rows."""
+        with torch.inference_mode():
+            return _rows(self.model.embed_image(self._batch(pixel_values)))
+
+    def encode_texts(self, texts: Sequence[str]) -> FloatArray:
+        """N texts → (N, E) unit rows."""
+        ids = self.tokenizer(texts)
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(ids), TEXTS_PER_BATCH):
+                batch = torch.from_numpy(ids[start : start + TEXTS_PER_BATCH]).to(self.model.logit_scale.device)
+                rows.append(_rows(self.model.embed_text(batch)))
+        return np.concatenate(rows)
+
+    def save(self, folder: Path) -> None:
+        """Write a model folder, with a card.
+
+        Raises:
+            UsageError: The model computes in another precision than float32.
+        """
+        if self.model.logit_scale.dtype != torch.float32:
+            raise UsageError("only a model in float32 is saved", hint="load it without another precision")
+        card = {"name": self.name, "license": self.license, "fingerprint": self.fingerprint}
+        formats = write_pretrained(folder, self.model, self.settings, card)
+        (folder / "README.md").write_text(_card(self.name, self.license, self.fingerprint, formats), encoding="utf-8")
+
+    def _batch(self, pixel_values: FloatArray | Sequence[FloatArray]) -> torch.Tensor | PatchBatch:
+        reference = self.model.logit_scale
+        if isinstance(pixel_values, np.ndarray):
+            return torch.from_numpy(pixel_values).to(reference)
+        vision = self.settings.config.vision
+        if vision.kind != "vit" or not vision.flexible:
+            raise UsageError("pictures of several sizes in one batch, and this model takes one size")
+        pictures = [torch.from_numpy(picture).to(reference) for picture in pixel_values]
+        batch = pad_patches(pictures, vision.patch_size)
+        mask, shapes = batch.attention_mask.to(reference.device), batch.spatial_shapes.to(reference.device)
+        return PatchBatch(batch.patches, mask, shapes)
+
+
+def load_clip(path: Path, name: str, *, precision: Precision = "float32", device: str = "cpu") -> Encoder:
+    """Open a model folder or archive as an encoder.
+
+    Args:
+        path: The folder, or one of OpenAI's archives.
+        name: What the user called it.
+        precision: What the model computes in. Everything but float32 changes answers a little, and the fingerprint.
+        device: Where it computes, as torch names it.
+
+    Raises:
+        UnsupportedModel: The kind of model, or a part of it, is not known here.
+        WeightsError: The files are not what they should be.
+    """
+    pretrained = read_pretrained(path)
+    model = build_model(pretrained).to(device=device, dtype=getattr(torch, precision))
+    license_ = pretrained.license or _own_license(path)
+    towers = ClipTowers(model, pretrained.settings, license=license_, name=name)
+    if precision == "float32":
+        _check_fingerprint(path, towers.fingerprint)
+    info = EncoderInfo(
+        name=name,
+        fingerprint=towers.fingerprint,
+        embedding_size=pretrained.settings.config.embedding_size,
+        logit_scale=float(model.logit_scale.exp()),
+        logit_bias=None if model.logit_bias is None else float(model.logit_bias),
+        preprocessing=pretrained.settings.preprocessing,
+    )
+    return Encoder(towers, info)
+
+
+def build_model(pretrained: Pretrained) -> Clip:
+    """The module, filled."""
+    model = blank_model(pretrained.settings.config)
+    # A tensor that the file does not carry would stay without values; the names were checked before.
+    model.load_state_dict(pretrained.state, assign=True)
+    return model
+
+
+def _rows(embeddings: torch.Tensor) -> FloatArray:
+    rows: FloatArray = embeddings.float().cpu().numpy()
+    return rows
+
+
+def _check_fingerprint(path: Path, computed: str) -> None:
+    """Compare with what was recorded when the folder was written."""
+    if path.is_dir() and (path / OWN_FILE).is_file():
+        recorded = read_json(path / OWN_FILE).get("fingerprint", computed)
+        if recorded != computed:
+            raise WeightsError(
+                f"{path} has the fingerprint {computed[:16]}…, {OWN_FILE} says {str(recorded)[:16]}…",
+                hint="a file was changed or replaced since it was saved; copy the whole folder again",
+            )
+
+
+def _own_license(path: Path) -> str:
+    own = path / OWN_FILE
+    return str(read_json(own).get("license", "")) if path.is_dir() and own.is_file() else ""
+
+
+def _card(name: str, license_: str, fingerprint_: str, formats: Sequence[str]) -> str:
+    front = f"license: {license_}" if license_ else "license: unknown"
+    return (
+        f"---\n{front}\n---\n# {name}\n\n"
+        f"Saved by nunbit. Opens with nunbit and with: {', '.join(formats)}.\n\n"
+        f"- Licence of the weights: {license_ or 'not stated where they came from'}\n- Fingerprint: `{fingerprint_}`\n"
+    )

@@ -1,0 +1,168 @@
+"""Preprocessing ↔ the files that describe it: ``preprocessor_config.json`` and open_clip's ``preprocess_cfg``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nunbit.errors import UnsupportedModel
+from nunbit.preprocessing import AnyPreprocessing, FlexiblePreprocessing, Preprocessing
+from nunbit.pretrained.parts import read_json, square
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_HALF = (0.5, 0.5, 0.5)
+_FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+# What a processor does where its file is silent, by its class without "Fast" and "Pil".
+_CLIP = {
+    "size": {"shortest_edge": 224},
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "resample": 3,
+    "image_mean": CLIP_MEAN,
+    "image_std": CLIP_STD,
+}
+_SQUASH = {"size": {"height": 224, "width": 224}, "do_center_crop": False, "image_mean": _HALF, "image_std": _HALF}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "CLIPImageProcessor": _CLIP,
+    "CLIPFeatureExtractor": _CLIP,
+    "SiglipImageProcessor": _SQUASH | {"resample": 3},
+    "ViTImageProcessor": _SQUASH | {"resample": 2},
+    "ViTFeatureExtractor": _SQUASH | {"resample": 2},
+    "Siglip2ImageProcessor": {
+        "patch_size": 16,
+        "max_num_patches": 256,
+        "resample": 2,
+        "image_mean": _HALF,
+        "image_std": _HALF,
+    },
+}
+
+
+def read_image_processor(folder: Path) -> AnyPreprocessing:
+    """Read what `transformers` wrote.
+
+    Raises:
+        UnsupportedModel: There is no such file, or it asks for steps that are not known here.
+    """
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        content = read_json(path)
+    elif (folder / "processor_config.json").is_file():
+        content = read_json(folder / "processor_config.json").get("image_processor", {})
+    else:
+        hint = "copy it from where the model is from: a guess would spoil every answer"
+        raise UnsupportedModel(f"{folder} has no {path.name}, which says how pictures are prepared", hint=hint)
+    name = content.get("image_processor_type", content.get("feature_extractor_type", ""))
+    base = name.removesuffix("Fast").replace("ImageProcessorPil", "ImageProcessor")
+    if base not in _DEFAULTS:
+        raise UnsupportedModel(f"{path}: {name or 'no image_processor_type'}; known: {', '.join(_DEFAULTS)}")
+    merged = _DEFAULTS[base] | {key: value for key, value in content.items() if value is not None}
+    return _flexible(merged) if base == "Siglip2ImageProcessor" else _fixed(merged, path)
+
+
+def _flexible(settings: Mapping[str, Any]) -> FlexiblePreprocessing:
+    return FlexiblePreprocessing(
+        patch_size=int(settings["patch_size"]),
+        max_num_patches=int(settings["max_num_patches"]),
+        mean=_three(settings["image_mean"]),
+        std=_three(settings["image_std"]),
+        interpolation=_filter(settings["resample"]),
+    )
+
+
+def _fixed(settings: Mapping[str, Any], path: Path) -> Preprocessing:
+    off = [step for step in ("do_resize", "do_rescale", "do_normalize") if not settings.get(step, True)]
+    if off or abs(settings.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+        raise UnsupportedModel(f"{path}: pictures that are not resized, scaled by 1/255 and normalized: {off}")
+    size = settings["size"]
+    if isinstance(size, Mapping):
+        shorter = size.get("shortest_edge")
+        side = square([size["height"], size["width"]], "size") if shorter is None else int(shorter)
+    else:
+        shorter = side = int(size)
+    if not settings["do_center_crop"]:
+        if shorter is not None and isinstance(size, Mapping):
+            raise UnsupportedModel(f"{path}: the shorter side is resized and nothing is cropped, so sizes would differ")
+        crop, resize = side, "squash"
+    else:
+        edges = settings["crop_size"]
+        crop = square([edges["height"], edges["width"]] if isinstance(edges, Mapping) else edges, "crop_size")
+        resize = "crop"
+        if shorter is None and crop != side:
+            raise UnsupportedModel(f"{path}: pictures are squashed and then cropped")
+        resize = "crop" if shorter is not None else "squash"
+    return Preprocessing(
+        image_size=crop,
+        crop_fraction=crop / side,
+        mean=_three(settings["image_mean"]),
+        std=_three(settings["image_std"]),
+        resize=resize,  # type: ignore[arg-type]
+        interpolation=_filter(settings["resample"]),
+    )
+
+
+def image_processor_config(preprocessing: AnyPreprocessing) -> dict[str, Any]:
+    """What `transformers` reads, for ``preprocessor_config.json``."""
+    common = {
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+        "resample": next(number for number, name in _FILTERS.items() if name == preprocessing.interpolation),
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "rescale_factor": 1 / 255,
+    }
+    if isinstance(preprocessing, FlexiblePreprocessing):
+        own = {"patch_size": preprocessing.patch_size, "max_num_patches": preprocessing.max_num_patches}
+        return {"image_processor_type": "Siglip2ImageProcessor", **own, **common}
+    side = preprocessing.image_size
+    if preprocessing.resize == "squash":
+        size = {"size": {"height": side, "width": side}}
+        return {"image_processor_type": "SiglipImageProcessor", **size, **common}
+    shorter = round(side / preprocessing.crop_fraction)
+    crop = {"size": {"shortest_edge": shorter}, "crop_size": {"height": side, "width": side}, "do_center_crop": True}
+    return {"image_processor_type": "CLIPImageProcessor", **crop, "do_convert_rgb": True, **common}
+
+
+def read_preprocess_cfg(settings: Mapping[str, Any], image_size: int) -> Preprocessing:
+    """Read open_clip's ``preprocess_cfg``; what it does not say is as OpenAI's CLIP has it.
+
+    Raises:
+        UnsupportedModel: It asks for steps that are not known here.
+    """
+    mode = settings.get("resize_mode") or "shortest"
+    if mode not in ("shortest", "squash"):
+        raise UnsupportedModel(f"open_clip's resize_mode {mode!r} is not known here; known: shortest, squash")
+    return Preprocessing(
+        image_size=square(settings.get("size") or image_size, "size"),
+        crop_fraction=1.0,
+        mean=_three(settings.get("mean") or CLIP_MEAN),
+        std=_three(settings.get("std") or CLIP_STD),
+        resize="crop" if mode == "shortest" else "squash",
+        interpolation=settings.get("interpolation") or "bicubic",
+    )
+
+
+def preprocess_cfg(preprocessing: Preprocessing) -> dict[str, Any]:
+    """What open_clip reads."""
+    return {
+        "size": preprocessing.image_size,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "interpolation": preprocessing.interpolation,
+        "resize_mode": "shortest" if preprocessing.resize == "crop" else "squash",
+    }
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def _filter(number: Any) -> Any:
+    if number not in _FILTERS:
+        raise UnsupportedModel(f"resize filter {number}; known: 2 (bilinear), 3 (bicubic)")
+    return _FILTERS[number]

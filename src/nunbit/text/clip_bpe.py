@@ -1,0 +1,111 @@
+"""CLIP's byte-pair encoding, from any of the files that carry its vocabulary.
+
+A text is cut into words, digits and runs of other signs; each becomes its UTF-8 bytes, written as printable
+characters; then pairs are merged in the order in which they were learned. The last unit of a word carries ``</w>``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from nunbit.errors import UnsupportedModel
+from nunbit.text.tokenizer import RustVocabulary
+
+Dialect: TypeAlias = Literal["transformers", "open_clip"]
+VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
+_MERGES = 49152 - 256 - 2  # the file lists more; CLIP's vocabulary holds these, 256 bytes twice, and two marks
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_END_OF_WORD = "</w>"
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True, slots=True)
+class BytePairs:
+    """A learned byte-pair encoding.
+
+    Attributes:
+        vocabulary: Token → id.
+        merges: Pairs in the order in which they are merged.
+    """
+
+    vocabulary: dict[str, int]
+    merges: list[tuple[str, str]]
+
+
+def read_byte_pairs(folder: Path) -> BytePairs:
+    """Read CLIP's vocabulary from ``tokenizer.json``, ``vocab.json`` + ``merges.txt``, or OpenAI's gzipped list.
+
+    Raises:
+        UnsupportedModel: There is none of them.
+    """
+    if (path := folder / "tokenizer.json").is_file():
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
+        return BytePairs(model["vocab"], [(first, second) for first, second in pairs])
+    if (path := folder / "vocab.json").is_file() and (listing := folder / "merges.txt").is_file():
+        lines = listing.read_text(encoding="utf-8").splitlines()
+        return BytePairs(json.loads(path.read_text(encoding="utf-8")), _pairs(lines))
+    if (path := folder / VOCABULARY_FILE).is_file():
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            merges = _pairs(file.read().split("\n")[: _MERGES + 1])
+        units = list(_byte_characters().values())
+        tokens = [*units, *(unit + _END_OF_WORD for unit in units), *map("".join, merges), BEGIN, END]
+        return BytePairs({token: number for number, token in enumerate(tokens)}, merges)
+    hint = f"put CLIP's tokenizer.json, vocab.json and merges.txt, or {VOCABULARY_FILE} beside the weights"
+    raise UnsupportedModel(f"{folder} has no vocabulary for its texts", hint=hint)
+
+
+def make_vocabulary(pairs: BytePairs, dialect: Dialect) -> RustVocabulary:
+    """Build the tokenizer.
+
+    Args:
+        pairs: The vocabulary.
+        dialect: ``transformers`` prepares the text inside (NFC, white space, lower case); ``open_clip`` expects it
+            prepared, ignores case in contractions, and writes the marks in its own way.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
+    from tokenizers.models import BPE
+
+    tokenizer = Tokenizer(
+        BPE(
+            vocab=pairs.vocabulary,
+            merges=pairs.merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix=_END_OF_WORD,
+            unk_token=END,
+        )
+    )
+    if dialect == "transformers":
+        steps = [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        tokenizer.normalizer = normalizers.Sequence(steps)
+        tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in (BEGIN, END)])
+        pattern = rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}"
+    else:
+        # A mark whose upper case is the letter Ι: where case is ignored, it falls between all classes.
+        tokenizer.normalizer = normalizers.Replace("\u0345", " ")
+        pattern = f"(?i:{_WORDS})"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return RustVocabulary(tokenizer)
+
+
+def _pairs(lines: list[str]) -> list[tuple[str, str]]:
+    """The merges of a listing; its first line is a heading."""
+    pairs = (line.split() for line in lines[1:])
+    return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+
+
+def _byte_characters() -> dict[int, str]:
+    """Each byte as a printable character: itself where it is one, otherwise the next free one from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    shifted = {byte: chr(256 + number) for number, byte in enumerate(others)}
+    return {byte: chr(byte) for byte in printable} | shifted
