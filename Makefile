@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types layers bench clean
+.PHONY: demo test lint types layers mutations test-hub figures bench clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/nunbit demo $(if $(PHOTOS),"$(PHOTOS)")
@@ -36,6 +36,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing nunbit and its development tools into $(VENV) ..." >&2
 	@$(PIP) --editable ".[demo,dev]"
 	@touch $@
+
+mutations: $(VENV)/.dev
+	$(BIN)/python tests/mutations.py
+
+test-hub: $(VENV)/.dev
+	$(BIN)/python -m pytest -m hub --force-enable-socket
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/indexing.py "$(PHOTOS)"

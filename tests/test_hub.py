@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from huggingface_hub import constants, file_download
 
+import nunbit
+from clip_models import make_towers
 from fake_hub import FakeHub
 from nunbit.errors import ModelNotFound, UsageError, WeightsError
 from nunbit.hub import Snapshot, fetch_model, split_revision
@@ -383,4 +385,16 @@ def test_environment_is_honored_and_nothing_is_printed_off_a_terminal(hub: FakeH
     assert first.stdout.startswith(str(home)) and first.stdout.split()[1] == "False"
     hub.requests.clear()
     assert run(HF_HUB_OFFLINE="1").stdout == run().stdout == first.stdout
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("pooling", ["class_token", "mean"])
+def test_a_published_model_answers_like_the_folder_it_came_from(hub: FakeHub, tmp_path: Path, pooling: str) -> None:
+    own = make_towers(tmp_path, pooling=pooling, class_token=pooling == "class_token")
+    own.save(tmp_path / "saved")
+    commit = hub.repository(NAME).push({file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()})
+    assert nunbit.load(NAME).fingerprint == own.fingerprint
+    assert len([name for name in hub.downloads() if name.endswith(".safetensors")]) == 1
+    hub.requests.clear()
+    assert nunbit.load(f"{NAME}@{commit}").encode_text(["a cat"]).shape == (1, 24)
     assert hub.requests == []

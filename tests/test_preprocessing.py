@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import bad_pictures as bad
+import clip_models  # noqa: F401  (makes torchvision importable for the reference)
 from nunbit.errors import ImageError, UsageError
-from nunbit.preprocessing import Preprocessing
+from nunbit.images import open_image
+from nunbit.preprocessing import FlexiblePreprocessing, Preprocessing
+from nunbit.pretrained.image_processor import CLIP_MEAN, CLIP_STD
 
 MEAN, STD = (0.48, 0.45, 0.41), (0.27, 0.26, 0.28)
 
@@ -89,6 +93,31 @@ def test_any_size_gives_the_shape(width: int, height: int, size: int, fraction: 
     pixels = preprocessing(size, fraction, resize=resize)(Image.new("RGB", (width, height), (255, 255, 0)))
     assert pixels.shape == (3, size, size) and pixels.dtype == np.float32
     np.testing.assert_allclose(pixels[0], (1 - MEAN[0]) / STD[0], rtol=1e-5)
+
+
+def test_pixels_equal_published_ones_exactly(shared: Path) -> None:
+    folder = shared / "golden/clip_retrieval"
+    clip = Preprocessing(224, 1.0, CLIP_MEAN, CLIP_STD, "crop", "bicubic")
+    compared = 0
+    for path in sorted(folder.glob("tensors/*.npz")):
+        with np.load(path) as archive:
+            for expected, name in zip(archive["image_tensor"], archive["names"], strict=True):
+                image, _ = open_image(folder / "images" / f"{name}.jpg")
+                assert np.abs(clip(image) - expected).max() == 0.0
+                compared += 1
+    assert compared == 7
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (16, 16), (2000, 30), (1, 900), (224, 224)])
+@pytest.mark.parametrize("most", [16, 256])
+def test_flexible_sizes_equal_the_reference(size: tuple[int, int], most: int) -> None:
+    reference = pytest.importorskip("transformers.models.siglip2.image_processing_siglip2")
+    preprocessing = FlexiblePreprocessing(16, most, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
+    width, height = size
+    expected = reference.get_image_size_for_max_num_patches(height, width, 16, most)
+    pixels = preprocessing(Image.new("RGB", size, bad.GREEN))
+    assert pixels.shape == (3, *expected)
+    assert expected[0] * expected[1] <= 16 * 16 * most
 
 
 def test_settings() -> None:

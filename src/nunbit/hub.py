@@ -30,6 +30,7 @@ from nunbit.picture_files import one_line
 _INDEX = "model.safetensors.index.json"
 _DECIDING = ("config.json", "open_clip_config.json", _INDEX)  # what must be read to know which weights to take
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+_OWN_WEIGHTS = "nunbit_model.safetensors"
 _SMALL = (
     "config.json",
     "open_clip_config.json",
@@ -213,7 +214,7 @@ def _wanted(name: str, folder: Path, listing: Collection[str]) -> set[str]:
 
 
 def _choose_weights(name: str, folder: Path, listing: Collection[str]) -> set[str]:
-    """One set of weights: transformers' or nunbit's own, else open_clip's."""
+    """One set of weights: transformers', else open_clip's, else those that only nunbit has a name for."""
     single = "model.safetensors" in listing
     own = "config.json" in listing and (single or _INDEX in listing)
     theirs = [file for file in _OPEN_CLIP_WEIGHTS if file in listing and "open_clip_config.json" in listing]
@@ -222,6 +223,8 @@ def _choose_weights(name: str, folder: Path, listing: Collection[str]) -> set[st
         return {"model.safetensors"} if single else {_INDEX} | _shards(name, folder, listing)
     if theirs:
         return {theirs[0]}
+    if {"nunbit.json", _OWN_WEIGHTS} <= set(listing):
+        return {_OWN_WEIGHTS}
     found = ", ".join(sorted(file for file in listing if _WEIGHTS.fullmatch(file))) or "none"
     raise ModelNotFound(
         f"{name} has no weights to read: expected config.json with model.safetensors, or open_clip_config.json with "

@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "Index and recognize a few photographs, to see what this is.",
     "train": "Train the starter's bridge again.",
     "eval": "Measure how good a model is.",
+    "export": "Write a model as ONNX.",
 }
 
 

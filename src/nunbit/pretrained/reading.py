@@ -23,7 +23,7 @@ from nunbit.pretrained.tensor_names import rename
 from nunbit.pretrained.tokenizer_files import read_clip_tokenizer, restore_tokenizer
 from nunbit.pretrained.transformers_names import IGNORED as TRANSFORMERS_IGNORED
 from nunbit.pretrained.transformers_names import clip_rules
-from nunbit.pretrained.weights import find_weights, fit_tensors, read_tensors
+from nunbit.pretrained.weights import find_weights, fit_tensors, has_weights, read_tensors
 from nunbit.text import TokenizerConfig
 from nunbit.text_encoder import TextConfig
 from nunbit.vision_encoder import ResNetConfig, VisionConfig, VitConfig
@@ -46,10 +46,11 @@ def read_pretrained(path: Path) -> Pretrained:
     if (path / OWN_FILE).is_file():
         settings = read_own_settings(path)
         return Pretrained(settings, _own_state(path, settings.config), read_license(path))
-    if (path / "config.json").is_file() and _model_type(path) in transformers_folder.MODEL_TYPES:
+    open_clip = (path / open_clip_folder.CONFIG).is_file()
+    if _is_transformers(path) and (has_weights(path, transformers_folder.WEIGHTS) or not open_clip):
         settings = transformers_folder.read_settings(path)
         return Pretrained(settings, _transformers_state(path, settings.config), read_license(path))
-    if (path / open_clip_folder.CONFIG).is_file():
+    if open_clip:
         settings = open_clip_folder.read_settings(path)
         return Pretrained(settings, _open_clip_state(path, settings.config), read_license(path))
     known = ", ".join(transformers_folder.MODEL_TYPES)
@@ -75,8 +76,9 @@ def _restore_preprocessing(content: Mapping[str, Any], where: str) -> AnyPreproc
     return from_plain(Preprocessing, content, where=where)
 
 
-def _model_type(folder: Path) -> str:
-    return str(read_json(folder / "config.json").get("model_type", ""))
+def _is_transformers(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("model_type") in transformers_folder.MODEL_TYPES
 
 
 def _own_state(folder: Path, config: ClipConfig) -> dict[str, Tensor]:
@@ -85,7 +87,7 @@ def _own_state(folder: Path, config: ClipConfig) -> dict[str, Tensor]:
         names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
         rules = [rename(name, name) for name in names]
         return fit_tensors(read_tensors([folder / OWN_WEIGHTS]), model, rules, where=str(folder))
-    if (folder / "model.safetensors").is_file() or (folder / "model.safetensors.index.json").is_file():
+    if has_weights(folder, transformers_folder.WEIGHTS):
         return _transformers_state(folder, config)
     return _open_clip_state(folder, config)
 

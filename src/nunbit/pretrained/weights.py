@@ -15,6 +15,11 @@ from nunbit.pretrained.tensor_names import Rule, to_ours, to_theirs
 _LISTED = 8  # problems shown of each kind: a message, not a dump
 
 
+def has_weights(folder: Path, names: Sequence[str]) -> bool:
+    """Tell whether a folder has one of these files, whole or in shards."""
+    return any((folder / name).is_file() or (folder / f"{name}.index.json").is_file() for name in names)
+
+
 def find_weights(folder: Path, names: Sequence[str]) -> list[Path]:
     """The weight files of a folder.
 
