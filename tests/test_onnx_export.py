@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -228,6 +229,16 @@ def test_what_cannot_be_exported_is_refused(starter: Encoder, clip: Encoder, tmp
     assert not (tmp_path / "onnx").exists()
 
 
+def test_what_torch_cannot_write_leaves_nothing(clip: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object, **options: object) -> None:
+        raise RuntimeError("no operator for that\nand much more")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(UnsupportedModel, match=r"torch cannot write image_encoder.onnx .*: no operator for that$"):
+        export_onnx(clip, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_packages(clip: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ModelError, match=re.escape("pip install 'nunbit[export]'")):
@@ -268,6 +279,7 @@ def test_the_plain_example_runs(capfd: pytest.CaptureFixture[str], monkeypatch: 
     assert printed.err == "not compared with torch: onnxruntime is not installed\n"
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.usefixtures("at_home")
 def test_the_other_example_prints_one_line_and_large_weights_stand_beside_their_file(
     clip: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -90,6 +90,9 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if request.param in ("siglip2", "naflex"):  # Google's files are Gemma's own: no lower case in them, few marks named
+        write_gemma(folder)
+        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GemmaTokenizer", "padding_side": "right"}')
     return request.param, folder, model, tokenizer, processor
 
 

@@ -98,7 +98,7 @@ class Encoder:
     """
 
     def __init__(self, towers: DualEncoder, info: EncoderInfo) -> None:
-        self._towers = towers
+        self.towers = towers
         self.name = info.name
         self.fingerprint = info.fingerprint
         self.embedding_size = info.embedding_size
@@ -148,21 +148,21 @@ class Encoder:
             raise UsageError("a text is empty", hint="give every text at least one word")
         if not texts:
             return np.empty((0, self.embedding_size), np.float32)
-        return self._towers.encode_texts(texts)
+        return self.towers.encode_texts(texts)
 
     def encode_pixels(self, pixel_values: FloatArray | Sequence[FloatArray]) -> FloatArray:
         """(B, 3, H, W) float32 as ``preprocessing`` makes it, or B arrays of several sizes → (B, D) unit rows."""
-        return self._towers.encode_pixels(pixel_values)
+        return self.towers.encode_pixels(pixel_values)
 
     @property
     def model(self) -> Any:
         """What computes. For CLIP and SigLIP the torch module, a `nunbit.clip.Clip`."""
-        return self._towers.model
+        return self.towers.model
 
     @property
     def tokenizer(self) -> Any:
         """Texts → token ids, a `nunbit.text.Tokenizer`; None where the model takes texts as they are."""
-        return self._towers.tokenizer
+        return self.towers.tokenizer
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write a model folder that `nunbit.load` opens with the same fingerprint.
@@ -173,7 +173,7 @@ class Encoder:
         Args:
             folder: Made when it is not there; files in it are replaced.
         """
-        self._towers.save(Path(folder))
+        self.towers.save(Path(folder))
         record_golden(self, Path(folder))
 
 

@@ -7,7 +7,7 @@
     │   ├── ModelNotFound     no such name, folder or hub id; or the hub cannot be reached
     │   ├── UnsupportedModel  a model folder whose architecture, tokenizer or preprocessing is not known here
     │   ├── WeightsError      wrong checksum, missing, unexpected or misshapen tensors
-    │   └── DriftError        a model answers otherwise than it did when its golden outputs were recorded
+    │   └── DriftError        a model answers otherwise than its golden outputs say, or its export than the model does
     ├── ImageError            one picture that cannot be used; carries a short ``reason``
     └── StoreError            an index folder
         ├── StoreNotFound     there is no index there
@@ -74,7 +74,7 @@ class WeightsError(ModelError):
 
 
 class DriftError(ModelError):
-    """A model answers otherwise than it did when its golden outputs were recorded."""
+    """A model answers otherwise than its golden outputs say, or an export of it otherwise than the model does."""
 
 
 class ImageError(NunbitError):

@@ -38,6 +38,8 @@ TEXTS = (
     "x",
     "two dogs run along a beach while the sun goes down behind the hills " * 12,
 )
+READABLE = 0o644
+"""safetensors makes its files for their owner alone; a model folder is shared like any other."""
 _SAMPLED = 16  # every so many pixels are kept: enough to tell a changed filter or crop
 
 
@@ -87,6 +89,7 @@ def record_golden(encoder: Answering, folder: Path) -> Path:
     path = folder / FILE
     answers = {name: np.ascontiguousarray(array) for name, array in _answers(encoder).items()}
     save_file(answers, path, metadata={"fingerprint": encoder.fingerprint, "texts": json.dumps(TEXTS)})
+    path.chmod(READABLE)
     return path
 
 

@@ -151,7 +151,7 @@ def _exportable(encoder: Encoder) -> ClipTowers:
 
     from nunbit.pretrained.encoder import ClipTowers
 
-    towers = encoder._towers
+    towers = encoder.towers
     if not isinstance(towers, ClipTowers):
         raise UnsupportedModel(
             f"{encoder.name} is not a CLIP or SigLIP model, and no other kind can be written as ONNX",

@@ -116,6 +116,6 @@ class TextTransformer(nn.Module):
             pooled = tokens[:, -1]
         else:
             end = (input_ids == self.config.end_token_id).int().argmax(1)  # the first one: padding may be the same
-            pooled = tokens[torch.arange(len(tokens), device=tokens.device), end]  # (B, D)
+            pooled = tokens[torch.arange(tokens.shape[0], device=tokens.device), end]  # (B, D)
         features: Tensor = self.projection(pooled)
         return features

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 import sys
+import warnings
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
-from nunbit.errors import NunbitError, UsageError
+from nunbit.errors import NunbitError, NunbitWarning, UsageError
 
 COMMANDS = {
     "index": "Make a folder of pictures searchable.",
@@ -74,6 +75,7 @@ def nunbit(debug: bool) -> None:
 
 def main() -> None:
     """Entry point: whatever goes wrong is one line and one hint on stderr, and a number for the shell."""
+    warnings.showwarning = _show_warning
     try:
         result = nunbit.main(standalone_mode=False)
     except click.ClickException as error:
@@ -82,6 +84,19 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted; what was committed is safe", "run it again to go on", code=130)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print what the user should know as one line; what only concerns developers not at all."""
+    if issubclass(category, NunbitWarning):
+        click.echo(f"warning: {message}", err=True)
 
 
 def fail(message: str, hint: str, *, code: int) -> NoReturn:

@@ -59,10 +59,10 @@ def read_siglip_tokenizer(folder: Path, context_length: int) -> Tokenizer:
         settings = _padded("sentencepiece", "words", context_length, end, pad, _side(folder))
         return Tokenizer(pieces, settings)
     tokens = _json_tokens(folder)
-    gemma = "<eos>" in tokens
-    end, pad = _marks(folder, tokens, "<eos>" if gemma else "</s>", "<pad>" if gemma else "</s>")
-    settings = _padded("tokenizer_json", "lower" if gemma else "words", context_length, end, pad, _side(folder))
-    return Tokenizer(RustVocabulary.from_file(folder / "tokenizer.json", lower=gemma), settings)
+    gemma = _is_gemma(tokens)
+    vocabulary, end, pad = _read_json_vocabulary(folder, tokens, lower=gemma)
+    cleaning: Canonicalization = "lower" if gemma else "words"
+    return Tokenizer(vocabulary, _padded("tokenizer_json", cleaning, context_length, end, pad, _side(folder)))
 
 
 def read_open_clip_tokenizer(folder: Path, config: ClipConfig, text_cfg: Mapping[str, Any]) -> Tokenizer:
@@ -72,13 +72,10 @@ def read_open_clip_tokenizer(folder: Path, config: ClipConfig, text_cfg: Mapping
         tokenizer = read_clip_tokenizer(folder, config, "open_clip")
         canonicalization = _CLEANING[cleaning or "lower"]
         return Tokenizer(tokenizer.vocabulary, replace(tokenizer.config, canonicalization=canonicalization))
-    tokens = _json_tokens(folder)
-    gemma = "<eos>" in tokens
-    end, pad = _marks(folder, tokens, "<eos>" if gemma else "</s>", "<pad>" if gemma else "</s>")
+    vocabulary, end, pad = _read_json_vocabulary(folder, _json_tokens(folder), lower=False)
     canonicalization = _CLEANING[cleaning or "whitespace"]
     length = config.text.max_position_embeddings
-    settings = _padded("tokenizer_json", canonicalization, length, end, pad, _side(folder))
-    return Tokenizer(RustVocabulary.from_file(folder / "tokenizer.json"), settings)
+    return Tokenizer(vocabulary, _padded("tokenizer_json", canonicalization, length, end, pad, _side(folder)))
 
 
 def restore_tokenizer(folder: Path, settings: TokenizerConfig) -> Tokenizer:
@@ -88,8 +85,10 @@ def restore_tokenizer(folder: Path, settings: TokenizerConfig) -> Tokenizer:
         return Tokenizer(make_vocabulary(read_byte_pairs(folder), dialect), settings)
     if settings.kind == "sentencepiece":
         return Tokenizer(SentencePieceVocabulary(folder / "spiece.model"), settings)
+    tokens = {number: token for token, number in _json_tokens(folder).items()}
     # Lower case is part of the saved file.
-    return Tokenizer(RustVocabulary.from_file(folder / "tokenizer.json"), settings)
+    vocabulary = RustVocabulary.from_file(folder / "tokenizer.json", end_token=tokens[settings.end_token_id])
+    return Tokenizer(vocabulary, settings)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
@@ -138,11 +137,19 @@ def _json_tokens(folder: Path) -> dict[str, int]:
     return listed | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
 
 
-def _marks(folder: Path, tokens: Mapping[str, int], end: str, pad: str) -> tuple[int, int]:
-    names = (_special(folder, "eos_token") or end, _special(folder, "pad_token") or pad)
-    if missing := [name for name in names if name not in tokens]:
+def _is_gemma(tokens: Mapping[str, int]) -> bool:
+    return "<eos>" in tokens  # T5's vocabularies, SigLIP's first, have "</s>"
+
+
+def _read_json_vocabulary(folder: Path, tokens: Mapping[str, int], *, lower: bool) -> tuple[RustVocabulary, int, int]:
+    """A ``tokenizer.json``, its end token and its padding token, as the folder or else the family names them."""
+    gemma = _is_gemma(tokens)
+    end = _special(folder, "eos_token") or ("<eos>" if gemma else "</s>")
+    pad = _special(folder, "pad_token") or ("<pad>" if gemma else "</s>")
+    if missing := [name for name in (end, pad) if name not in tokens]:
         raise UnsupportedModel(f"{folder}: the vocabulary has no {', '.join(missing)}")
-    return tokens[names[0]], tokens[names[1]]
+    vocabulary = RustVocabulary.from_file(folder / "tokenizer.json", end_token=end, lower=lower)
+    return vocabulary, tokens[end], tokens[pad]
 
 
 def _special(folder: Path, name: str) -> str | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nunbit.clip import Clip
 from nunbit.config import to_plain
+from nunbit.golden import READABLE
 from nunbit.preprocessing import Preprocessing
 from nunbit.pretrained import open_clip_folder, transformers_folder
 from nunbit.pretrained.image_processor import image_processor_config
@@ -78,3 +79,4 @@ def _open_clip_config(settings: Settings) -> dict[str, Any] | None:
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     # transformers insists on this note; sharing memory, as parts of one tensor do, is not allowed in the format.
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    path.chmod(READABLE)

@@ -124,11 +124,13 @@ class RustVocabulary:
         tokenizer.no_truncation()
 
     @classmethod
-    def from_file(cls, path: Path, *, lower: bool = False) -> RustVocabulary:
+    def from_file(cls, path: Path, *, end_token: str, lower: bool = False) -> RustVocabulary:
         """Read a ``tokenizer.json``.
 
         Args:
             path: The file.
+            end_token: What closes a text. It is noted in the tokenizer for libraries that read it when it is saved;
+                here `Tokenizer` adds it.
             lower: Make the text lower case before anything that the file says.
 
         Raises:
@@ -137,11 +139,14 @@ class RustVocabulary:
         from tokenizers import Tokenizer as RustTokenizer
         from tokenizers.normalizers import Lowercase
         from tokenizers.normalizers import Sequence as Normalizers
+        from tokenizers.processors import TemplateProcessing
 
         try:
             tokenizer = RustTokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise ValueError(f"{path} cannot be read: {error}") from error
+        marks = [(end_token, tokenizer.token_to_id(end_token))]
+        tokenizer.post_processor = TemplateProcessing(single=f"$A {end_token}", special_tokens=marks)
         if lower:
             own = tokenizer.normalizer
             tokenizer.normalizer = Normalizers([Lowercase(), *([own] if own is not None else [])])

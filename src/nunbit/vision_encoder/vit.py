@@ -40,7 +40,7 @@ class AttentionPooling(nn.Module):
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, T, D) → (B, D). ``attention_mask``: (B, T) bool, false tokens are not looked at."""
-        query = self.query(self.probe).unflatten(-1, (1, self.num_heads, 1, -1)).expand(len(x), -1, -1, -1)
+        query = self.query(self.probe).unflatten(-1, (1, self.num_heads, 1, -1)).expand(x.shape[0], -1, -1, -1)
         key, value = self.key_value(x).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         mask = None if attention_mask is None else attention_mask[:, None, None]  # (B, 1, 1, T)
         looked = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)  # (B, H, 1, D / H)
@@ -131,7 +131,7 @@ class VisionTransformer(nn.Module):
             patches, positions = self._embed_patches(pixel_values, self.position_embedding)
             return self.pre_norm(patches + positions), None
         patches, positions = self._embed_patches(pixel_values, self.position_embedding[1:])
-        first = (self.class_token + self.position_embedding[0]).expand(len(patches), 1, -1)
+        first = (self.class_token + self.position_embedding[0]).expand(patches.shape[0], 1, -1)
         return self.pre_norm(torch.cat([first, patches + positions], dim=1)), None  # (B, 1 + P, D)
 
     def _embed_patches(self, pixel_values: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
