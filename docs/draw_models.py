@@ -58,7 +58,13 @@ COLORS = {
     "orange": (240, 120, 20),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
-KOREAN = dict(zip((*COLORS, *SHAPES), "빨간 파란 초록 노란 보라 주황 원 사각형 삼각형 별 십자가".split(), strict=True))
+KOREAN = dict(
+    zip(
+        (*COLORS, *SHAPES),
+        ("빨간", "파란", "초록", "노란", "보라", "주황", "원", "사각형", "삼각형", "별", "십자가"),
+        strict=True,
+    )
+)
 THINGS = [(color, shape) for color in COLORS for shape in SHAPES]
 NEVER = [("red", "cross"), ("blue", "triangle"), ("green", "star"), ("yellow", "circle"), ("purple", "square")]
 SHOWN = [thing for thing in THINGS if thing not in NEVER]
@@ -156,17 +162,17 @@ def make_settings() -> Settings:
     contents = [[thing] for thing in THINGS] + [list(two) for two in permutations(THINGS, 2)]
     pairs = learn_byte_pairs([caption(things) for things in contents for caption in (english, korean)])
     end = pairs.vocabulary[END]
-    blocks: dict[str, Any] = {
-        "hidden_size": 64,
+    common: dict[str, Any] = {
+        "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "intermediate_size": 256,
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
         "projection_size": 64,
     }
     vision = VitConfig(
-        **blocks,
-        num_hidden_layers=3,
+        **common,
+        hidden_size=96,
+        intermediate_size=384,
         image_size=SIDE,
         patch_size=PATCH,
         class_token=True,
@@ -175,8 +181,9 @@ def make_settings() -> Settings:
         pooling="class_token",
     )
     text = TextConfig(
-        **blocks,
-        num_hidden_layers=2,
+        **common,
+        hidden_size=64,
+        intermediate_size=256,
         vocab_size=len(pairs.vocabulary),
         max_position_embeddings=TOKENS,
         causal=True,
@@ -394,7 +401,7 @@ def draw_similarity(encoder: nunbit.Encoder) -> Figure:
     for axes in (upper, left, right):
         for number, picture in enumerate(pictures):
             inset = axes.inset_axes((-1.05, number - 0.46, 0.5, 0.92), transform=axes.transData)
-            inset.imshow(picture)
+            inset.imshow(picture, interpolation="nearest")
             inset.set_axis_off()
     return figure
 

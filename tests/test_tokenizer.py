@@ -12,10 +12,11 @@ import pytest
 
 from clip_models import write_byte_pairs, write_gemma, write_sentencepiece
 from nunbit.errors import NunbitWarning, UnsupportedModel
+from nunbit.pretrained.tokenizer_files import read_siglip_tokenizer
 from nunbit.text import Tokenizer, TokenizerConfig
 from nunbit.text.canonical import Canonicalization, canonicalizer
 from nunbit.text.clip_bpe import BEGIN, END, BytePairs, Dialect, make_vocabulary, read_byte_pairs
-from nunbit.text.tokenizer import RustVocabulary, SentencePieceVocabulary
+from nunbit.text.tokenizer import RustVocabulary
 
 transformers = pytest.importorskip("transformers")
 open_clip = pytest.importorskip("open_clip")
@@ -105,11 +106,12 @@ def test_transformers_tokenizer_on_captions_and_strange_texts(pairs: BytePairs, 
     assert not ids[~seen].any()
 
 
-def test_siglips_sentencepiece_on_captions_and_strange_texts(tmp_path: Path, captions: list[str]) -> None:
+@pytest.mark.parametrize("lower", [True, False])
+def test_siglips_sentencepiece_on_captions_and_strange_texts(tmp_path: Path, captions: list[str], lower: bool) -> None:
     write_sentencepiece(tmp_path)
-    reference = transformers.SiglipTokenizer(str(tmp_path / "spiece.model"), model_max_length=64)
-    config = padded("sentencepiece", "words", end=1, pad=1)
-    tokenizer = Tokenizer(SentencePieceVocabulary(tmp_path / "spiece.model"), config)
+    reference = transformers.SiglipTokenizer(str(tmp_path / "spiece.model"), model_max_length=64, do_lower_case=lower)
+    reference.save_pretrained(tmp_path)
+    tokenizer = read_siglip_tokenizer(tmp_path, 64)
     texts = captions[:2000] + strange_texts()
     expected = [reference(text, padding="max_length", truncation=True, max_length=64)["input_ids"] for text in texts]
     np.testing.assert_array_equal(cut(tokenizer, texts), np.array(expected))

@@ -42,6 +42,7 @@ _PLAIN_TEXT = {
     "embed_cls": False,
     "hf_model_name": None,
     "proj_type": "linear",
+    "tokenizer_mode": None,
     "final_ln_after_pool": False,
     **{name: _PLAIN_VISION[name] for name in ("block_type", "qk_norm", "scaled_cosine_attn", "scale_heads")},
     **{name: _PLAIN_VISION[name] for name in ("scale_attn_inner", "scale_attn", "scale_fc")},
@@ -93,6 +94,7 @@ def open_clip_config(cfg: Mapping[str, Any]) -> ClipConfig:
     vision, text = cfg["vision_cfg"], cfg["text_cfg"]
     odd = [f"vision_cfg.{name}" for name, plain in _PLAIN_VISION.items() if vision.get(name, plain) != plain]
     odd += [f"text_cfg.{name}" for name, plain in _PLAIN_TEXT.items() if text.get(name, plain) != plain]
+    odd += [f"text_cfg.tokenizer_kwargs.{name}" for name in text.get("tokenizer_kwargs") or {} if name != "clean"]
     if "multimodal_cfg" in cfg:
         odd.append("multimodal_cfg")
     if odd:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nunbit.clip import ClipConfig
 from nunbit.errors import UnsupportedModel
-from nunbit.pretrained.parts import write_json
+from nunbit.pretrained.parts import read_json, write_json
 from nunbit.text import Tokenizer, TokenizerConfig
 from nunbit.text.canonical import Canonicalization
 from nunbit.text.clip_bpe import BEGIN, END, Dialect, make_vocabulary, read_byte_pairs
@@ -56,12 +56,14 @@ def read_siglip_tokenizer(folder: Path, context_length: int) -> Tokenizer:
         pieces = SentencePieceVocabulary(folder / "spiece.model")
         end = pieces.token_id(_special(folder, "eos_token") or "</s>")
         pad = pieces.token_id(_special(folder, "pad_token") or "</s>")
-        settings = _padded("sentencepiece", "words", context_length, end, pad, _side(folder))
+        cased = _tokenizer_config(folder).get("do_lower_case") is False
+        cleaning: Canonicalization = "cased_words" if cased else "words"
+        settings = _padded("sentencepiece", cleaning, context_length, end, pad, _side(folder))
         return Tokenizer(pieces, settings)
     tokens = _json_tokens(folder)
     gemma = _is_gemma(tokens)
     vocabulary, end, pad = _read_json_vocabulary(folder, tokens, lower=gemma)
-    cleaning: Canonicalization = "lower" if gemma else "words"
+    cleaning = "lower" if gemma else "words"
     return Tokenizer(vocabulary, _padded("tokenizer_json", cleaning, context_length, end, pad, _side(folder)))
 
 
@@ -163,6 +165,9 @@ def _special(folder: Path, name: str) -> str | None:
 
 
 def _side(folder: Path) -> str:
+    return "left" if _tokenizer_config(folder).get("padding_side") == "left" else "right"
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
-    side = json.loads(path.read_text(encoding="utf-8")).get("padding_side") if path.is_file() else None
-    return "left" if side == "left" else "right"
+    return read_json(path) if path.is_file() else {}
