@@ -87,6 +87,14 @@ def test_the_interface_of_the_module(original: Path) -> None:
         module.embed_text(torch.zeros(1, 25, dtype=torch.int64))
 
 
+def test_texts_of_all_lengths_answer_as_each_alone(original: Path) -> None:
+    encoder = nunbit.load(original)
+    words = "a man riding a wave on a red board at the beach with two dogs".split()
+    texts = [" ".join(words[: 1 + number % 6]) for number in range(150)]
+    alone = np.concatenate([encoder.encode_text([text]) for text in texts[:12]])
+    np.testing.assert_allclose(encoder.encode_text(texts), alone[[number % 6 for number in range(150)]], atol=1e-6)
+
+
 def test_attention_probabilities_are_those_of_the_forward_pass(original: Path) -> None:
     attention = nunbit.load(original).model.vision_encoder.blocks[0].attention
     x = torch.randn(2, 5, attention.qkv.in_features)
