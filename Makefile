@@ -14,8 +14,8 @@ test: $(VENV)/.dev lint types layers
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests docs
+	$(BIN)/ruff format --check src tests docs
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -42,6 +42,9 @@ mutations: $(VENV)/.dev
 
 test-hub: $(VENV)/.dev
 	$(BIN)/python -m pytest -m hub --force-enable-socket
+
+figures: $(VENV)/.dev
+	$(BIN)/python docs/draw_models.py
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/indexing.py "$(PHOTOS)"

@@ -134,6 +134,25 @@ def write_sentencepiece_json(folder: Path) -> int:
     return int(tokenizer.get_vocab_size())
 
 
+def write_xlm_json(folder: Path) -> int:
+    """A tiny tokenizer.json of XLM-RoBERTa's kind, with a mark on each side of a text; returns its size."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    marks = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.UnigramTrainer(vocab_size=300, special_tokens=marks, unk_token="<unk>")
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    content = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "pad_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(content))
+    return int(tokenizer.get_vocab_size())
+
+
 def make_towers(folder: Path, **changes: Any) -> ClipTowers:
     """A tiny random CLIP of our own, with a vocabulary in ``folder``; ``changes`` are of its vision encoder."""
     size = write_byte_pairs(folder)

@@ -21,7 +21,11 @@ SIZE = 8  # D of the fake
 class FakeTowers:
     """Embeds the mean of each ninth of a picture, without the last; counts what it is asked."""
 
+    model = tokenizer = logit_bias = None
+    logit_scale = 100.0
+
     def __init__(self) -> None:
+        self.fingerprint = "f" * 64
         self.encoded = 0
         self.before_batch: Callable[[], None] = lambda: None
 
@@ -41,7 +45,9 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def make_encoder(fingerprint: str = "f" * 64, towers: FakeTowers | None = None) -> Encoder:
     preprocessing = Preprocessing(6, 1.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash", "bilinear")
-    return Encoder(towers or FakeTowers(), EncoderInfo("fake", fingerprint, SIZE, 100.0, preprocessing))
+    towers = towers or FakeTowers()
+    towers.fingerprint = fingerprint
+    return Encoder(towers, EncoderInfo("fake", SIZE, preprocessing))
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (12, 9), **options: Any) -> Path:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def main() -> int:
     listing = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
     chosen = [Mistake(**row) for row in listing if words in row["what"]]
     missed = 0
+    for tests in {tuple(mistake.tests) for mistake in chosen}:
+        if broken := run_tests(ROOT / "src", tests):
+            raise SystemExit(f"{broken[0]} fails without any mistake")
     print("| mistake | noticed by | s |\n|---|---|---|", flush=True)
     for mistake in chosen:
         start = time.monotonic()
@@ -57,11 +61,16 @@ def noticed_by(mistake: Mistake) -> str | None:
         if mistake.right not in source:
             raise SystemExit(f"{mistake.what}: {mistake.file} no longer has {mistake.right!r}")
         path.write_text(source.replace(mistake.right, mistake.wrong), encoding="utf-8")
-        environment = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--tb=no", "-rfE", *mistake.tests]
-        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        failed = [line.split()[1] for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        failed = run_tests(package.parent, mistake.tests)
         return failed[0].removeprefix("tests/") if failed else None
+
+
+def run_tests(source: Path, tests: Sequence[str]) -> list[str]:
+    """Names of the tests that fail, up to the first, with the package in ``source``."""
+    environment = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--tb=no", "-rfE", *tests]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return [line.split()[1] for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
 
 
 if __name__ == "__main__":

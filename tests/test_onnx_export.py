@@ -70,8 +70,7 @@ def make_resnet(folder: Path) -> Encoder:
     preprocessing = Preprocessing(64, 1.0, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "crop", "bicubic")
     settings = Settings(config, preprocessing, read_clip_tokenizer(folder, config, "open_clip"))
     towers = ClipTowers(model, settings, license="mit", name="tiny-resnet")
-    scale = float(model.logit_scale.exp())
-    return Encoder(towers, EncoderInfo("tiny-resnet", towers.fingerprint, 20, scale, preprocessing))
+    return Encoder(towers, EncoderInfo("tiny-resnet", 20, preprocessing))
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import shutil
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ import torch
 from safetensors.torch import save_file
 
 import nunbit
-from clip_models import TEXTS, pictures, randomize, write_byte_pairs, write_sentencepiece_json
-from nunbit.errors import UnsupportedModel, WeightsError
+from clip_models import TEXTS, pictures, randomize, write_byte_pairs, write_sentencepiece_json, write_xlm_json
+from nunbit.errors import NunbitError, UnsupportedModel, WeightsError
 from nunbit.pretrained.open_clip_folder import open_clip_config
 from nunbit.pretrained.tokenizer_files import read_open_clip_tokenizer
 from nunbit.vision_encoder import make_vision_encoder
@@ -26,6 +28,7 @@ from nunbit.vision_encoder.timm_backbone import import_timm
 open_clip = pytest.importorskip("open_clip")
 
 TOLERANCE = 1e-5
+SHORT = ["a photo of a cat", "It's NOT a_dog!", "두 마리의 개", "x"]
 VIT = {"image_size": 64, "patch_size": 16, "width": 48, "head_width": 12, "layers": 3, "mlp_ratio": 2.1}
 RESNET = {"image_size": 64, "layers": [1, 2, 1, 1], "width": 16, "head_width": 64, "patch_size": None}
 TEXT = {"context_length": 24, "width": 32, "heads": 2, "layers": 2}
@@ -163,6 +166,58 @@ def test_siglip_towers_are_timms() -> None:
         assert trunk.blocks[0].attn.num_heads == vision.num_attention_heads
 
 
+def test_a_tokenizer_with_marks_on_both_sides(tmp_path: Path) -> None:
+    """As MetaCLIP 2 has it: XLM's vocabulary, read at its end mark."""
+    size = write_xlm_json(tmp_path)
+    text = TEXT | {"vocab_size": size, "hf_tokenizer_name": "own", "pool_type": "eos", "eos_id": 2}
+    cfg = {"embed_dim": 40, "vision_cfg": VIT, "text_cfg": text, "custom_text": True}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg, "preprocess_cfg": {}}))
+    model = randomize(open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False))
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    encoder = nunbit.load(tmp_path)
+    ids = open_clip.get_tokenizer(f"local-dir:{tmp_path}")(SHORT)
+    np.testing.assert_array_equal(encoder.tokenizer(SHORT), ids.numpy())
+    with torch.inference_mode():
+        close(torch.from_numpy(encoder.encode_text(SHORT)), model.encode_text(ids, normalize=True))
+
+
+def test_the_saved_folders_own_tokenizer_and_pixels_in_open_clip(tmp_path: Path) -> None:
+    for name in ("vit", "siglip"):
+        (tmp_path / name).mkdir()
+        write_open_clip(tmp_path / name, name)
+        encoder = nunbit.load(tmp_path / name)
+        encoder.save_pretrained(tmp_path / name / "saved")
+        model, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path / name / 'saved'}")
+        ids = open_clip.get_tokenizer(f"local-dir:{tmp_path / name / 'saved'}")(SHORT)
+        (image,) = pictures(1)
+        with torch.inference_mode():
+            texts, images = model.encode_text(ids, normalize=True), model.encode_image(preprocess(image)[None], True)
+        close(torch.from_numpy(encoder.encode_text(SHORT)), texts)
+        close(torch.from_numpy(encoder.encode_image([image])), images)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["vision_cfg"].update(pool_typ="avg"), "vision_cfg.pool_typ"),
+        (lambda c: c["vision_cfg"].update(ls_init_value=0.1), "vision_cfg.ls_init_value"),
+        (lambda c: c["text_cfg"].update(tokenizer_kwargs={"strip_sep_token": True}), "strip_sep_token"),
+        (lambda c: c["text_cfg"].update(hf_model_name="roberta-base"), "hf_model_name"),
+        (lambda c: c["text_cfg"].update(tokenizer_kwargs={"clean": "none"}), "cannot be understood"),
+        (lambda c: c["text_cfg"].update(pool_type="eos", eos_id=5), "closes them with"),
+        (lambda c: c["vision_cfg"].update(timm_model_name="hf-hub:some/body"), "no name of a timm backbone"),
+        (lambda c: c["vision_cfg"].update(patch_size=0), "at least 1"),
+    ],
+)
+def test_what_open_clip_would_do_otherwise_is_refused(tmp_path: Path, change: Any, words: str) -> None:
+    write_open_clip(tmp_path, "vit")
+    content = json.loads((tmp_path / "open_clip_config.json").read_text())
+    change(content["model_cfg"])
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
+    with pytest.raises(NunbitError, match=words):
+        nunbit.load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_other_sizes_interpolate_as_open_clip_does(name: str, tmp_path: Path) -> None:
     model = write_open_clip(tmp_path, name)
@@ -253,6 +308,27 @@ def test_openais_archives_are_read_and_not_run(name: str, tmp_path: Path, monkey
         close(encoder.model(pixels, ids).logits_per_image, model.get_logits(pixels, padded)[0])
     encoder.save_pretrained(tmp_path / "saved")
     assert nunbit.load(tmp_path / "saved").fingerprint == encoder.fingerprint
+
+
+def test_an_archive_that_asks_for_more_memory_than_it_has_is_refused(tmp_path: Path) -> None:
+    class Tensor:
+        def __reduce__(self) -> Any:
+            return torch._utils._rebuild_tensor_v2, (Storage(), 0, (10**9,), (0,), False, OrderedDict())
+
+    class Storage:
+        pass
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj: Any) -> Any:
+            return ("storage", torch.FloatStorage, "0", "cpu", 1) if isinstance(obj, Storage) else None
+
+    buffer = io.BytesIO()
+    Pickler(buffer).dump(Tensor())
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w") as archive:
+        archive.writestr("bomb/data.pkl", buffer.getvalue())
+        archive.writestr("bomb/data/0", b"\0" * 4)
+    with pytest.raises(UnsupportedModel, match="1000000000 numbers from 1"):
+        nunbit.load(tmp_path / "bomb.pt")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

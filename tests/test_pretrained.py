@@ -89,7 +89,7 @@ def test_the_interface_of_the_module(original: Path) -> None:
 
 def test_texts_of_all_lengths_answer_as_each_alone(original: Path) -> None:
     encoder = nunbit.load(original)
-    words = "a man riding a wave on a red board at the beach with two dogs".split()
+    words = ["a", "man", "riding", "a", "wave", "on", "a", "red", "board", "at", "the", "beach", "with", "two", "dogs"]
     texts = [" ".join(words[: 1 + number % 6]) for number in range(150)]
     alone = np.concatenate([encoder.encode_text([text]) for text in texts[:12]])
     np.testing.assert_allclose(encoder.encode_text(texts), alone[[number % 6 for number in range(150)]], atol=1e-6)
@@ -254,3 +254,87 @@ def test_the_license_travels(folder: Path) -> None:
     nunbit.load(folder).save_pretrained(folder / "again")
     assert json.loads((folder / "again/nunbit.json").read_text())["license"] == "mit"
     assert "license: mit" in (folder / "again/README.md").read_text()
+
+
+def test_weights_that_were_trained_on_have_another_fingerprint_and_are_saved(original: Path, tmp_path: Path) -> None:
+    encoder = nunbit.load(original)
+    before, scale = encoder.fingerprint, encoder.logit_scale
+    with torch.no_grad():
+        encoder.model.text_encoder.projection.weight.add_(0.01)
+        encoder.model.logit_scale.add_(1)
+    assert encoder.fingerprint != before and encoder.logit_scale > 2 * scale
+    encoder.save_pretrained(tmp_path)
+    assert nunbit.load(tmp_path).fingerprint == encoder.fingerprint
+
+
+def test_saving_over_another_model_leaves_nothing_of_it(tmp_path: Path) -> None:
+    (tmp_path / "words").mkdir()
+    make_towers(tmp_path / "words").save(tmp_path / "saved")
+    other = make_towers(tmp_path / "words", pooling="mean", class_token=False, patch_bias=True)
+    other.save(tmp_path / "saved")
+    assert not (tmp_path / "saved/model.safetensors").exists()
+    assert nunbit.load(tmp_path / "saved").fingerprint == other.fingerprint
+    with pytest.raises(UsageError, match="holds other files"):
+        other.save(tmp_path / "words")
+
+
+def test_either_weight_file_may_be_deleted(folder: Path) -> None:
+    before = nunbit.load(folder).fingerprint
+    (folder / "model.safetensors").unlink()
+    assert nunbit.load(folder).fingerprint == before
+
+
+@pytest.mark.parametrize("end", [2, None])
+def test_texts_read_at_another_token_than_their_end_are_refused(folder: Path, end: int | None) -> None:
+    as_transformers(folder)
+    size = json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]
+    edit(folder / "config.json", lambda c: c["text_config"].update(eos_token_id=2 if end else size - 2))
+    if end:  # an old file: the token of the highest id is meant, and a token was added behind the end mark
+        added = {"id": size, "content": "<new>", "single_word": False, "lstrip": False, "rstrip": False}
+        added |= {"normalized": False, "special": True}
+        edit(folder / "tokenizer.json", lambda c: c["added_tokens"].append(added))
+        edit(folder / "config.json", lambda c: c["text_config"].update(vocab_size=size + 1))
+        rows = torch.zeros(1, 32)
+        name = "text_model.embeddings.token_embedding.weight"
+        edit_tensors(folder / "model.safetensors", lambda t: t.update({name: torch.cat([t[name], rows])}))
+    with pytest.raises(UnsupportedModel, match="the tokenizer closes them with"):
+        nunbit.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"precision": "fp16"}, "precision is 'fp16'"), ({"device": "gpu"}, "cannot compute on 'gpu'")],
+)
+def test_places_and_precisions_that_do_not_exist(original: Path, options: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        nunbit.load(original, **options)
+
+
+FILES = ("config.json", "nunbit.json", "open_clip_config.json", "preprocessor_config.json", "tokenizer.json",
+         "tokenizer_config.json")  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_with_anything_in_them_give_an_error_that_names_the_folder(folder: Path, file: str) -> None:
+    """Whatever stands where a name or a number is expected, the error is one that people can read."""
+    if file != "nunbit.json":
+        (folder / "nunbit.json").unlink()
+    if file == "open_clip_config.json":
+        (folder / "model.safetensors").unlink()
+    text = (folder / file).read_text(encoding="utf-8")
+    content = json.loads(text)
+    sections = [content, *(value for value in content.values() if isinstance(value, dict))]
+    spoiled: list[str] = ["", "[]", "{}", "version https://git-lfs.github.com/spec/v1", text[: len(text) // 2]]
+    for section in sections:
+        for name in [*section][:12]:
+            kept = section[name]
+            for odd in (None, "odd", -1, [], {"odd": 1}, True):
+                section[name] = odd
+                spoiled.append(json.dumps(content))
+            section[name] = kept
+    for number, words in enumerate(spoiled[::3] if file != "tokenizer.json" else spoiled[::9]):
+        (folder / file).write_text(words, encoding="utf-8")
+        try:
+            nunbit.load(folder)
+        except NunbitError as error:
+            assert str(error), number

@@ -191,7 +191,7 @@ def test_embeddings_that_cannot_be_meant(rows: np.ndarray, words: str) -> None:
         ([], "no templates"),
         ("koraen", "did you mean 'korean'"),
         ("xyz", "known sets: none, photo, openai7, openai80, siglip, korean"),
-        ("a photo of a {}.", "put it in a list"),
+        ("{} or {}", "has 2 places"),
     ],
 )
 def test_templates_that_cannot_be_meant(templates: str | list[str], words: str) -> None:

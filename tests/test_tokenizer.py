@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from clip_models import write_byte_pairs, write_gemma, write_sentencepiece
-from nunbit.errors import NunbitWarning, UnsupportedModel
-from nunbit.pretrained.tokenizer_files import read_siglip_tokenizer
+from nunbit.errors import NunbitWarning, UnsupportedModel, UsageError
+from nunbit.pretrained.tokenizer_files import read_clip_tokenizer, read_siglip_tokenizer
+from nunbit.pretrained.transformers_folder import clip_config
 from nunbit.text import Tokenizer, TokenizerConfig
 from nunbit.text.canonical import Canonicalization, canonicalizer
 from nunbit.text.clip_bpe import BEGIN, END, BytePairs, Dialect, make_vocabulary, read_byte_pairs
-from nunbit.text.tokenizer import RustVocabulary
 
 transformers = pytest.importorskip("transformers")
 open_clip = pytest.importorskip("open_clip")
@@ -121,23 +121,10 @@ def test_siglip2s_tokenizer_on_captions_and_strange_texts(tmp_path: Path, captio
     write_gemma(tmp_path)
     options = {"model_max_length": 64, "padding_side": "right", "add_eos_token": True}
     reference = transformers.Siglip2Tokenizer.from_pretrained(tmp_path, **options)
-    vocabulary = RustVocabulary.from_file(tmp_path / "tokenizer.json", end_token="<eos>", lower=True)
-    tokenizer = Tokenizer(vocabulary, padded("tokenizer_json", "lower", end=1, pad=0))
+    tokenizer = read_siglip_tokenizer(tmp_path, 64)
     texts = captions + strange_texts()
     expected = reference(texts, padding="max_length", truncation=True, max_length=64, return_tensors="np")
     np.testing.assert_array_equal(cut(tokenizer, texts), expected["input_ids"])
-
-
-def padded(kind: str, canonicalization: Canonicalization, *, end: int, pad: int) -> TokenizerConfig:
-    return TokenizerConfig(
-        kind=kind,  # type: ignore[arg-type]
-        canonicalization=canonicalization,
-        context_length=64,
-        begin_token_id=None,
-        end_token_id=end,
-        pad_token_id=pad,
-        padding="max_length",
-    )
 
 
 @pytest.mark.parametrize(
@@ -166,6 +153,35 @@ def test_left_padding_and_marks(tmp_path: Path) -> None:
     assert ids[0].tolist() == [3, 3, 3, 3, 1, 2]
     assert ids[1, 0] == 1 and ids[1, -1] == 2
     assert Tokenizer(vocabulary, config)([]).shape == (0, 6)
+
+
+def test_added_tokens_are_found_whole_as_the_reference_finds_them(tmp_path: Path) -> None:
+    write_byte_pairs(tmp_path)
+    reference = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+    reference.add_tokens(["<my-cat>", "누비"])
+    reference.save_pretrained(tmp_path)
+    pairs = read_byte_pairs(tmp_path)
+    assert list(pairs.added) == ["<my-cat>", "누비"]
+    texts = ["a photo of <my-cat>", "누비 on a sofa", "<my-cat>누비", "a my-cat"]
+    own = make_vocabulary(pairs, "transformers").encode(texts)
+    assert own == [reference(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+@pytest.mark.parametrize("pad", ["!", "<|endoftext|>"])
+def test_a_padding_mark_in_a_text_cuts_it_as_in_the_reference(tmp_path: Path, pad: str) -> None:
+    size = write_byte_pairs(tmp_path)
+    reference = transformers.CLIPTokenizer.from_pretrained(tmp_path, pad_token=pad, model_max_length=24)
+    reference.save_pretrained(tmp_path)
+    text = {"vocab_size": size, "max_position_embeddings": 24, "eos_token_id": size - 1}
+    tokenizer = read_clip_tokenizer(tmp_path, clip_config({"text_config": text}), "transformers")
+    texts = ["wow! a cat!", "a cat", "!"]
+    expected = reference(texts, padding=True, return_tensors="np")["input_ids"]
+    np.testing.assert_array_equal(tokenizer(texts), expected)
+
+
+def test_one_string_is_an_error_not_a_list_of_letters(pairs: BytePairs) -> None:
+    with pytest.raises(UsageError, match="got one string"):
+        clip_tokenizer(pairs, "open_clip")("a cat")
 
 
 def test_all_forms_of_the_vocabulary_are_the_same(pairs: BytePairs, tmp_path: Path) -> None:

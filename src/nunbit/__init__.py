@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from nunbit.encode import Encoder
     from nunbit.errors import NunbitError
     from nunbit.index import Index
-    from nunbit.loading import load
+    from nunbit.loading import load, load_classifier
     from nunbit.recognition import recognize
 
 __version__ = "0.1.0"
-__all__ = ["Encoder", "Index", "NunbitError", "__version__", "load", "recognize"]
+__all__ = ["Encoder", "Index", "NunbitError", "__version__", "load", "load_classifier", "recognize"]
 
 _HOMES = {
     "Encoder": "nunbit.encode",
     "Index": "nunbit.index",
     "NunbitError": "nunbit.errors",
     "load": "nunbit.loading",
+    "load_classifier": "nunbit.loading",
     "recognize": "nunbit.recognition",
 }
 

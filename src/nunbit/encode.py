@@ -43,6 +43,18 @@ class DualEncoder(Protocol):
     def tokenizer(self) -> Any:
         """Texts → token ids; None where the model takes texts as they are."""
 
+    @property
+    def fingerprint(self) -> str:
+        """As in `Encoder.fingerprint`."""
+
+    @property
+    def logit_scale(self) -> float:
+        """As in `Encoder.logit_scale`."""
+
+    @property
+    def logit_bias(self) -> float | None:
+        """As in `Encoder.logit_bias`."""
+
     def encode_pixels(self, pixel_values: FloatArray | Sequence[FloatArray]) -> FloatArray:
         """(B, 3, H, W) float32, normalized, or B arrays (3, H_i, W_i) → (B, D)."""
 
@@ -59,20 +71,13 @@ class EncoderInfo:
 
     Attributes:
         name: The name, folder or hub id that it was loaded by.
-        fingerprint: sha256 (hex) over everything that changes an answer: weights, preprocessing, architecture.
         embedding_size: D.
-        logit_scale: Factor on similarities before they become probabilities.
         preprocessing: How a picture becomes pixels.
-        logit_bias: Added to scaled similarities by a model that judges every label by itself, with a sigmoid (SigLIP);
-            None for one whose labels compete in a softmax (CLIP).
     """
 
     name: str
-    fingerprint: str
     embedding_size: int
-    logit_scale: float
     preprocessing: AnyPreprocessing
-    logit_bias: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +105,23 @@ class Encoder:
     def __init__(self, towers: DualEncoder, info: EncoderInfo) -> None:
         self.towers = towers
         self.name = info.name
-        self.fingerprint = info.fingerprint
         self.embedding_size = info.embedding_size
-        self.logit_scale = info.logit_scale
-        self.logit_bias = info.logit_bias
         self.preprocessing = info.preprocessing
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over everything that changes an answer, as the model is now: weights, preprocessing, ..."""
+        return self.towers.fingerprint
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on similarities before they become probabilities."""
+        return self.towers.logit_scale
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Added before a sigmoid that judges each label by itself (SigLIP); None where labels compete (CLIP)."""
+        return self.towers.logit_bias
 
     def encode_image(
         self, images: Sequence[ImageSource], *, batch_size: int = DEFAULT_BATCH_SIZE, threads: int | None = None
@@ -144,9 +161,12 @@ class Encoder:
         """
         if isinstance(texts, str):
             raise UsageError("encode_text takes a list of texts, got one string", hint=f"write [{texts!r}]")
+        odd = next((text for text in texts if not isinstance(text, str)), None)
+        if odd is not None:
+            raise UsageError(f"encode_text takes texts, got {type(odd).__name__}")
         if any(not text.strip() for text in texts):
             raise UsageError("a text is empty", hint="give every text at least one word")
-        if not texts:
+        if len(texts) == 0:
             return np.empty((0, self.embedding_size), np.float32)
         return self.towers.encode_texts(texts)
 

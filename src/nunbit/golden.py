@@ -101,7 +101,11 @@ def compare_golden(encoder: Answering, folder: Path) -> Comparison:
         WeightsError: The file with them is damaged.
         DriftError: They differ by more than rounding; all stages that do are named.
     """
-    recorded, fingerprint = _read(folder / FILE)
+    recorded, metadata = _read(folder / FILE)
+    fingerprint = metadata.get("fingerprint", "")
+    if metadata.get("texts") != json.dumps(TEXTS):
+        hint = "record them again while you trust the model: nunbit models verify --record"
+        raise UsageError(f"{folder / FILE} was recorded by another version of nunbit, on other texts", hint=hint)
     now = _answers(encoder)
     problems = []
     if fingerprint != encoder.fingerprint:
@@ -149,7 +153,7 @@ def _answers(encoder: Answering) -> dict[str, Any]:
     return answers
 
 
-def _read(path: Path) -> tuple[dict[str, Any], str]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -157,7 +161,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
         raise UsageError(f"{path.parent} has no golden outputs to compare with", hint=hint)
     try:
         with safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get("fingerprint", "")  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read: {error}", hint="copy it again, or record it anew") from error
 

@@ -30,6 +30,7 @@ from nunbit.picture_files import one_line
 _INDEX = "model.safetensors.index.json"
 _DECIDING = ("config.json", "open_clip_config.json", _INDEX)  # what must be read to know which weights to take
 _OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+_READ_HERE = ("clip", "siglip", "siglip2", "vit", "starter")
 _OWN_WEIGHTS = "nunbit_model.safetensors"
 _SMALL = (
     "config.json",
@@ -218,8 +219,8 @@ def _choose_weights(name: str, folder: Path, listing: Collection[str]) -> set[st
     single = "model.safetensors" in listing
     own = "config.json" in listing and (single or _INDEX in listing)
     theirs = [file for file in _OPEN_CLIP_WEIGHTS if file in listing and "open_clip_config.json" in listing]
-    # Without a model_type it is timm's config.json, and beside an open_clip set model.safetensors is half of a model.
-    if own and not (theirs and "model_type" not in _read_object(folder / "config.json")):
+    # timm's config.json has no model_type, and beside an open_clip set its model.safetensors is half of a model.
+    if own and not (theirs and _read_object(folder / "config.json").get("model_type") not in _READ_HERE):
         return {"model.safetensors"} if single else {_INDEX} | _shards(name, folder, listing)
     if theirs:
         return {theirs[0]}

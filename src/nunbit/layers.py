@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nunbit.errors import UsageError
+
 Activation: TypeAlias = Literal["quick_gelu", "gelu", "gelu_tanh"]
 
 
@@ -191,7 +193,7 @@ def run_blocks(
     """
     count = len(blocks) if layer is None else (layer if layer >= 0 else len(blocks) + 1 + layer)
     if not 0 <= count <= len(blocks):
-        raise IndexError(f"layer {layer} of a tower with {len(blocks)} blocks")
+        raise UsageError(f"layer {layer} of a tower with {len(blocks)} blocks")
     for block in list(blocks)[:count]:
         x = block(x, attention_mask, causal=causal)
     return x

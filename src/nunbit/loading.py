@@ -17,8 +17,10 @@ from nunbit.starter.model import MODEL_TYPE, SHIPPED, load_starter
 
 if TYPE_CHECKING:
     from nunbit.pretrained.encoder import Precision
+    from nunbit.pretrained.vit_folder import Classifier
 
 STARTER = "starter"
+PRECISIONS = ("float32", "bfloat16", "float16")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -52,6 +54,8 @@ def load(
         512
     """
     name = os.fspath(model)
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision is {precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
     if name == STARTER:
         return _open_starter(SHIPPED, name, precision, device)
     path = locate(name, revision=revision)
@@ -60,6 +64,23 @@ def load(
     from nunbit.pretrained.encoder import load_clip
 
     return load_clip(path, name, precision=precision, device=device)
+
+
+def load_classifier(model: str | os.PathLike[str], *, revision: str | None = None) -> Classifier:
+    """Load a ViT classifier of `transformers` (model_type vit), as a start for transfer learning.
+
+    Args:
+        model: A folder or a hub id.
+        revision: As `load` takes it.
+
+    Raises:
+        ModelNotFound: Nothing by that name, or the hub cannot be reached.
+        UnsupportedModel: It is another kind of model.
+        WeightsError: The files are not what they should be.
+    """
+    from nunbit.pretrained.vit_folder import load_classifier as read
+
+    return read(locate(os.fspath(model), revision=revision))
 
 
 def locate(name: str, *, revision: str | None = None) -> Path:

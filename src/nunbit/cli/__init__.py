@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from nunbit.errors import NunbitError, NunbitWarning, UsageError
+from nunbit.picture_files import one_line
 
 COMMANDS = {
     "index": "Make a folder of pictures searchable.",
@@ -81,6 +82,12 @@ def main() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         fail(error.format_message(), f"see {context.command_path if context else 'nunbit'} --help", code=2)
+    except OSError as error:
+        fail(
+            f"{error.filename or 'a file'}: {error.strerror or error}",
+            "check the path, its rights and the disk",
+            code=1,
+        )
     except (click.Abort, KeyboardInterrupt):
         fail("interrupted; what was committed is safe", "run it again to go on", code=130)
     sys.exit(result if isinstance(result, int) else 0)
@@ -96,12 +103,12 @@ def _show_warning(
 ) -> None:
     """Print what the user should know as one line; what only concerns developers not at all."""
     if issubclass(category, NunbitWarning):
-        click.echo(f"warning: {message}", err=True)
+        click.echo(f"warning: {one_line(str(message))}", err=True)
 
 
 def fail(message: str, hint: str, *, code: int) -> NoReturn:
     """Print an error and end the process."""
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {one_line(message)}", err=True)  # it may quote a file that nobody should trust
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(f"hint: {one_line(hint)}", err=True)
     sys.exit(code)

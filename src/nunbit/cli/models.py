@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -56,6 +57,10 @@ def verify(model: str, record: bool, as_json: bool) -> None:
     encoder, folder = load(model), locate(model)
     if not folder.is_dir():
         raise UsageError(f"{model} is an archive, with no folder of its own", hint="save it with save_pretrained first")
+    if record and model != "starter" and not Path(model).is_dir():
+        raise UsageError(
+            f"{model} lies in the cache of the hub", hint="save it into a folder with save_pretrained first"
+        )
     if record:
         click.echo(f"golden outputs written to {record_golden(encoder, folder)}")
         return
@@ -82,7 +87,7 @@ def _presets() -> list[dict[str, Any]]:
     return [
         {
             "name": preset.name,
-            "model_type": "clip",
+            "model_type": preset.family,
             "embedding_size": preset.embedding_size,
             "license": preset.license,
             "languages": list(preset.languages),

@@ -36,7 +36,11 @@ class Request:
             raise UsageError("give either --labels or --labels-file", hint='for example --labels "cat,dog,coffee"')
         if self.labels_file is None:
             return (self.labels or "").split(",")
-        return [line for line in self.labels_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        try:
+            lines = self.labels_file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{self.labels_file} is not written in UTF-8", hint="save it as UTF-8") from error
+        return [line for line in lines if line.strip()]
 
 
 @click.command("recognize")

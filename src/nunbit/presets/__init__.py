@@ -49,6 +49,11 @@ class ModelPreset:
     languages: tuple[str, ...]
 
     @property
+    def family(self) -> str:
+        """``clip`` (softmax) or ``siglip`` (sigmoid)."""
+        return "siglip" if _plain_architecture(self.architecture)["objective"] == "sigmoid" else "clip"
+
+    @property
     def embedding_size(self) -> int:
         """E, the width of the shared space."""
         size: int = _plain_architecture(self.architecture)["text"]["projection_size"]

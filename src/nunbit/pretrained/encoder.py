@@ -46,7 +46,25 @@ class ClipTowers:
         self.tokenizer = settings.tokenizer
         self.license = license
         self.name = name
-        self.fingerprint = fingerprint(model, settings)
+        self._fingerprint: tuple[object, str] = (None, "")
+
+    @property
+    def fingerprint(self) -> str:
+        """Over everything that changes an answer; computed again after the weights were changed."""
+        weights = tuple((tensor.data_ptr(), tensor._version) for tensor in self.model.state_dict().values())
+        if self._fingerprint[0] != weights:
+            self._fingerprint = (weights, fingerprint(self.model, self.settings))
+        return self._fingerprint[1]
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on similarities, no logarithm any more."""
+        return float(self.model.logit_scale.exp())
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to scaled similarities; None for the softmax objective."""
+        return None if self.model.logit_bias is None else float(self.model.logit_bias)
 
     def encode_pixels(self, pixel_values: FloatArray | Sequence[FloatArray]) -> FloatArray:
         """(B, 3, H, W) float32, or B arrays (3, H_i, W_i) for a flexible model → (B, E) unit rows."""
@@ -85,8 +103,7 @@ class ClipTowers:
         if self.model.logit_scale.dtype != torch.float32:
             raise UsageError("only a model in float32 is saved", hint="load it without another precision")
         card = {"name": self.name, "license": self.license, "fingerprint": self.fingerprint}
-        formats = write_pretrained(folder, self.model, self.settings, card)
-        (folder / "README.md").write_text(_card(self.name, self.license, self.fingerprint, formats), encoding="utf-8")
+        write_pretrained(folder, self.model, self.settings, card)
 
     def _batch(self, pixel_values: FloatArray | Sequence[FloatArray]) -> torch.Tensor | PatchBatch:
         reference = self.model.logit_scale
@@ -115,17 +132,14 @@ def load_clip(path: Path, name: str, *, precision: Precision = "float32", device
         WeightsError: The files are not what they should be.
     """
     pretrained = read_pretrained(path)
-    model = build_model(pretrained).to(device=device, dtype=getattr(torch, precision))
+    model = _place(build_model(pretrained), precision, device)
     license_ = pretrained.license or _own_license(path)
     towers = ClipTowers(model, pretrained.settings, license=license_, name=name)
     if precision == "float32":
         _check_fingerprint(path, towers.fingerprint)
     info = EncoderInfo(
         name=name,
-        fingerprint=towers.fingerprint,
         embedding_size=pretrained.settings.config.embedding_size,
-        logit_scale=float(model.logit_scale.exp()),
-        logit_bias=None if model.logit_bias is None else float(model.logit_bias),
         preprocessing=pretrained.settings.preprocessing,
     )
     return Encoder(towers, info)
@@ -137,6 +151,14 @@ def build_model(pretrained: Pretrained) -> Clip:
     # A tensor that the file does not carry would stay without values; the names were checked before.
     model.load_state_dict(pretrained.state, assign=True)
     return model
+
+
+def _place(model: Clip, precision: Precision, device: str) -> Clip:
+    try:
+        return model.to(device=device, dtype=getattr(torch, precision))
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"torch cannot compute on {device!r}: {reason}", hint="cpu works everywhere") from error
 
 
 def _rows(embeddings: torch.Tensor) -> FloatArray:
@@ -158,12 +180,3 @@ def _check_fingerprint(path: Path, computed: str) -> None:
 def _own_license(path: Path) -> str:
     own = path / OWN_FILE
     return str(read_json(own).get("license", "")) if path.is_dir() and own.is_file() else ""
-
-
-def _card(name: str, license_: str, fingerprint_: str, formats: Sequence[str]) -> str:
-    front = f"license: {license_}" if license_ else "license: unknown"
-    return (
-        f"---\n{front}\n---\n# {name}\n\n"
-        f"Saved by nunbit. Opens with nunbit and with: {', '.join(formats)}.\n\n"
-        f"- Licence of the weights: {license_ or 'not stated where they came from'}\n- Fingerprint: `{fingerprint_}`\n"
-    )

@@ -59,11 +59,14 @@ def read_image_processor(folder: Path) -> AnyPreprocessing:
     base = name.removesuffix("Fast").replace("ImageProcessorPil", "ImageProcessor")
     if base not in _DEFAULTS:
         raise UnsupportedModel(f"{path}: {name or 'no image_processor_type'}; known: {', '.join(_DEFAULTS)}")
-    merged = _DEFAULTS[base] | {key: value for key, value in content.items() if value is not None}
-    return _flexible(merged) if base == "Siglip2ImageProcessor" else _fixed(merged, path)
+    silent = [key for key, value in content.items() if value is None and not key.startswith("image_")]
+    merged = _DEFAULTS[base] | {key: value for key, value in content.items() if key not in silent}
+    merged["size"] = _with_sides(merged.get("size"), shortest=base.startswith("CLIP"))
+    return _flexible(merged, path) if base == "Siglip2ImageProcessor" else _fixed(merged, path)
 
 
-def _flexible(settings: Mapping[str, Any]) -> FlexiblePreprocessing:
+def _flexible(settings: Mapping[str, Any], path: Path) -> FlexiblePreprocessing:
+    _check_steps(settings, path)
     return FlexiblePreprocessing(
         patch_size=int(settings["patch_size"]),
         max_num_patches=int(settings["max_num_patches"]),
@@ -74,34 +77,42 @@ def _flexible(settings: Mapping[str, Any]) -> FlexiblePreprocessing:
 
 
 def _fixed(settings: Mapping[str, Any], path: Path) -> Preprocessing:
-    off = [step for step in ("do_resize", "do_rescale", "do_normalize") if not settings.get(step, True)]
-    if off or abs(settings.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
-        raise UnsupportedModel(f"{path}: pictures that are not resized, scaled by 1/255 and normalized: {off}")
+    _check_steps(settings, path)
     size = settings["size"]
-    if isinstance(size, Mapping):
-        shorter = size.get("shortest_edge")
-        side = square([size["height"], size["width"]], "size") if shorter is None else int(shorter)
-    else:
-        shorter = side = int(size)
-    if not settings["do_center_crop"]:
-        if shorter is not None and isinstance(size, Mapping):
-            raise UnsupportedModel(f"{path}: the shorter side is resized and nothing is cropped, so sizes would differ")
-        crop, resize = side, "squash"
-    else:
+    shorter = size.get("shortest_edge")
+    side = square([size["height"], size["width"]], "size") if shorter is None else int(shorter)
+    crop = side
+    if settings["do_center_crop"]:
         edges = settings["crop_size"]
         crop = square([edges["height"], edges["width"]] if isinstance(edges, Mapping) else edges, "crop_size")
-        resize = "crop"
-        if shorter is None and crop != side:
-            raise UnsupportedModel(f"{path}: pictures are squashed and then cropped")
-        resize = "crop" if shorter is not None else "squash"
+    elif shorter is not None:
+        raise UnsupportedModel(f"{path}: the shorter side is resized and nothing is cropped, so sizes would differ")
+    if shorter is None and crop != side:
+        raise UnsupportedModel(f"{path}: pictures are squashed and then cropped")
     return Preprocessing(
         image_size=crop,
         crop_fraction=crop / side,
         mean=_three(settings["image_mean"]),
         std=_three(settings["image_std"]),
-        resize=resize,  # type: ignore[arg-type]
+        resize="squash" if shorter is None else "crop",
         interpolation=_filter(settings["resample"]),
     )
+
+
+def _check_steps(settings: Mapping[str, Any], path: Path) -> None:
+    odd = [step for step in ("do_resize", "do_rescale", "do_normalize") if not settings.get(step, True)]
+    odd += [step for step in ("do_pad",) if settings.get(step)]
+    if abs(float(settings.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-9:
+        odd.append("rescale_factor")
+    if odd:
+        raise UnsupportedModel(f"{path}: pictures are prepared in a way that is not known here: {', '.join(odd)}")
+
+
+def _with_sides(size: Any, *, shortest: bool) -> Any:
+    """A lone number as the processor of this class reads it: the shorter side (CLIP) or both."""
+    if not isinstance(size, int):
+        return size
+    return {"shortest_edge": size} if shortest else {"height": size, "width": size}
 
 
 def image_processor_config(preprocessing: AnyPreprocessing) -> dict[str, Any]:
@@ -137,7 +148,7 @@ def read_preprocess_cfg(settings: Mapping[str, Any], image_size: int) -> Preproc
     if mode not in ("shortest", "squash"):
         raise UnsupportedModel(f"open_clip's resize_mode {mode!r} is not known here; known: shortest, squash")
     return Preprocessing(
-        image_size=square(settings.get("size") or image_size, "size"),
+        image_size=image_size,  # open_clip takes the tower's, whatever else the file says
         crop_fraction=1.0,
         mean=_three(settings.get("mean") or CLIP_MEAN),
         std=_three(settings.get("std") or CLIP_STD),

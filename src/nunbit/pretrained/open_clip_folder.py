@@ -13,9 +13,10 @@ from nunbit.errors import UnsupportedModel
 from nunbit.layers import Activation
 from nunbit.preprocessing import Preprocessing
 from nunbit.pretrained.image_processor import preprocess_cfg, read_preprocess_cfg
-from nunbit.pretrained.parts import Settings, read_json, square
+from nunbit.pretrained.parts import Settings, read_json, square, with_end_token
 from nunbit.pretrained.tokenizer_files import read_open_clip_tokenizer
-from nunbit.text import TokenizerConfig
+from nunbit.text import Tokenizer
+from nunbit.text.clip_bpe import ClipVocabulary
 from nunbit.text_encoder import TextConfig
 from nunbit.vision_encoder import ResNetConfig, TimmConfig, VisionConfig, VitConfig
 
@@ -47,6 +48,18 @@ _PLAIN_TEXT = {
     **{name: _PLAIN_VISION[name] for name in ("block_type", "qk_norm", "scaled_cosine_attn", "scale_heads")},
     **{name: _PLAIN_VISION[name] for name in ("scale_attn_inner", "scale_attn", "scale_fc")},
 }
+
+# Settings that are read here, and those that only matter in training.
+_VISION_KEYS = {
+    "layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout", "attn_pooler_queries",
+    "attn_pooler_heads", "no_ln_pre", "pool_type", "output_tokens", "act_kwargs", "norm_kwargs", "timm_model_name",
+    "timm_model_pretrained", "timm_pool", "timm_proj", "timm_proj_bias", "timm_drop", "timm_drop_path",
+}  # fmt: skip
+_TEXT_KEYS = {
+    "context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs", "width", "heads", "layers", "mlp_ratio",
+    "pad_id", "eos_id", "no_causal_mask", "pool_type", "proj_bias", "output_tokens", "act_kwargs", "norm_kwargs",
+    "hf_model_pretrained", "hf_proj_type", "hf_pooler_type",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +95,9 @@ def read_settings(folder: Path) -> Settings:
     cfg = content.get("model_cfg", content)
     config = open_clip_config(cfg)
     preprocessing = read_preprocess_cfg(content.get("preprocess_cfg") or {}, config.vision.image_size)
-    return Settings(config, preprocessing, read_open_clip_tokenizer(folder, config, cfg["text_cfg"]))
+    tokenizer = read_open_clip_tokenizer(folder, config, cfg["text_cfg"])
+    highest = cfg["text_cfg"].get("pool_type", "argmax") == "argmax"
+    return Settings(with_end_token(config, tokenizer, highest=highest), preprocessing, tokenizer)
 
 
 def open_clip_config(cfg: Mapping[str, Any]) -> ClipConfig:
@@ -92,7 +107,9 @@ def open_clip_config(cfg: Mapping[str, Any]) -> ClipConfig:
         UnsupportedModel: It has parts that are not known here; all of them are listed.
     """
     vision, text = cfg["vision_cfg"], cfg["text_cfg"]
-    odd = [f"vision_cfg.{name}" for name, plain in _PLAIN_VISION.items() if vision.get(name, plain) != plain]
+    odd = [f"vision_cfg.{name}" for name in vision if name not in _VISION_KEYS | _PLAIN_VISION.keys()]
+    odd += [f"text_cfg.{name}" for name in text if name not in _TEXT_KEYS | _PLAIN_TEXT.keys()]
+    odd += [f"vision_cfg.{name}" for name, plain in _PLAIN_VISION.items() if vision.get(name, plain) != plain]
     odd += [f"text_cfg.{name}" for name, plain in _PLAIN_TEXT.items() if text.get(name, plain) != plain]
     odd += [f"text_cfg.tokenizer_kwargs.{name}" for name in text.get("tokenizer_kwargs") or {} if name != "clean"]
     if "multimodal_cfg" in cfg:
@@ -212,7 +229,7 @@ def custom_text(config: ClipConfig) -> bool:
     return config.objective == "sigmoid" or config.vision.kind == "timm" or not config.text.causal
 
 
-def write_config(config: ClipConfig, preprocessing: Preprocessing, tokenizer: TokenizerConfig) -> dict[str, Any] | None:
+def write_config(config: ClipConfig, preprocessing: Preprocessing, tokenizer: Tokenizer) -> dict[str, Any] | None:
     """What open_clip reads, for ``open_clip_config.json``; None where it has no such architecture."""
     vision, text = _vision_cfg(config.vision), config.text
     act = config.vision.hidden_act if isinstance(config.vision, VitConfig) else text.hidden_act
@@ -233,9 +250,12 @@ def write_config(config: ClipConfig, preprocessing: Preprocessing, tokenizer: To
     }
     if text.hidden_act == "gelu_tanh":
         text_cfg["act_kwargs"] = {"approximate": "tanh"}
-    if tokenizer.kind != "clip_bpe":
-        text_cfg["hf_tokenizer_name"] = "."  # open_clip looks into the folder itself
-    if (cleaning := _CLEANING.get(tokenizer.canonicalization)) is not None:
+    settings, vocabulary = tokenizer.config, tokenizer.vocabulary
+    cleaning = _CLEANING.get(settings.canonicalization)
+    if not (isinstance(vocabulary, ClipVocabulary) and vocabulary.openais):
+        text_cfg["hf_tokenizer_name"] = "."  # open_clip looks into the folder itself; "." is only not nothing
+        cleaning = cleaning or "whitespace"
+    if cleaning is not None:
         text_cfg["tokenizer_kwargs"] = {"clean": cleaning}
     model = {"embed_dim": config.embedding_size, "vision_cfg": vision, "text_cfg": text_cfg}
     if text.hidden_act == "quick_gelu":

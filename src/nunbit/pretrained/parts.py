@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Pretrained:
     license: str
 
 
+CARD = "README.md"
 _ACTIVATIONS: dict[str, Activation] = {
     "quick_gelu": "quick_gelu",
     "gelu": "gelu",
@@ -88,7 +89,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_license(folder: Path) -> str:
     """The licence that the front matter of a model card names; empty when it names none."""
-    card = folder / "README.md"
+    card = folder / CARD
     if not card.is_file():
         return ""
     lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -112,6 +113,28 @@ def square(value: Any, what: str) -> int:
     if len(set(sides)) != 1:
         raise UnsupportedModel(f"{what} is {value}; only squares are known here")
     return int(sides[0])
+
+
+def with_end_token(config: ClipConfig, tokenizer: Tokenizer, *, highest: bool) -> ClipConfig:
+    """The same model, reading a text at the end mark that the tokenizer writes.
+
+    Args:
+        config: What the model's files say.
+        tokenizer: What closes texts.
+        highest: The reference takes the token of the highest id, whatever it is (open_clip, and old files of
+            `transformers`); then the end mark must have it.
+
+    Raises:
+        UnsupportedModel: The model would read texts somewhere else: all of them at their first token, for instance.
+    """
+    end = tokenizer.config.end_token_id
+    if config.text.pooling != "end_token" or (config.text.end_token_id == end and not highest):
+        return config
+    if highest and tokenizer.vocabulary.highest_id() == end:
+        return replace(config, text=replace(config.text, end_token_id=end))
+    said = "the highest id" if highest else str(config.text.end_token_id)
+    hint = "the vocabulary and the configuration belong to different models"
+    raise UnsupportedModel(f"texts are read at the token {said}, the tokenizer closes them with {end}", hint=hint)
 
 
 def blank_model(config: ClipConfig) -> Clip:

@@ -18,7 +18,7 @@ from nunbit.pretrained.image_processor import read_preprocess_cfg
 from nunbit.pretrained.open_clip_names import IGNORED as OPEN_CLIP_IGNORED
 from nunbit.pretrained.open_clip_names import open_clip_rules
 from nunbit.pretrained.openai_archive import read_openai_archive
-from nunbit.pretrained.parts import Pretrained, Settings, blank_model, read_json, read_license
+from nunbit.pretrained.parts import Pretrained, Settings, blank_model, read_json, read_license, with_end_token
 from nunbit.pretrained.tensor_names import rename
 from nunbit.pretrained.tokenizer_files import read_clip_tokenizer, restore_tokenizer
 from nunbit.pretrained.transformers_names import IGNORED as TRANSFORMERS_IGNORED
@@ -29,6 +29,7 @@ from nunbit.text_encoder import TextConfig
 from nunbit.vision_encoder import ResNetConfig, VisionConfig, VitConfig
 
 OWN_FILE = "nunbit.json"
+FORMAT_VERSION = 1
 OWN_WEIGHTS = "nunbit_model.safetensors"
 """Weights under this project's own names, for architectures that no other format has."""
 _ARCHIVE_HEADS = 64  # width of a head in all of OpenAI's models
@@ -41,8 +42,16 @@ def read_pretrained(path: Path) -> Pretrained:
         UnsupportedModel: It is none of these, or has parts that are not known here.
         WeightsError: Tensors are missing, unexpected, misshapen or damaged.
     """
-    if path.is_file():
-        return _read_archive(path)
+    try:
+        return _read_archive(path) if path.is_file() else _read_folder(path)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, IndexError) as error:
+        # Files of others may hold anything where a number or a name is expected.
+        reason = f"{type(error).__name__}: {error}"
+        hint = "a configuration file there is damaged, or from a version that is not known here; copy the folder again"
+        raise UnsupportedModel(f"{path} cannot be understood ({reason})", hint=hint) from error
+
+
+def _read_folder(path: Path) -> Pretrained:
     if (path / OWN_FILE).is_file():
         settings = read_own_settings(path)
         return Pretrained(settings, _own_state(path, settings.config), read_license(path))
@@ -61,6 +70,9 @@ def read_own_settings(folder: Path) -> Settings:
     """Read what `save_pretrained` recorded, which says more than the formats of others can."""
     content = read_json(folder / OWN_FILE)
     where = str(folder / OWN_FILE)
+    if content["format_version"] != FORMAT_VERSION:
+        found = content["format_version"]
+        raise UnsupportedModel(f"{where} has format version {found}, known is {FORMAT_VERSION}", hint="update nunbit")
     tokenizer = from_plain(TokenizerConfig, content["tokenizer"], where=f"{where}: tokenizer")
     return Settings(
         config=from_plain(ClipConfig, content["model"], where=f"{where}: model"),
@@ -82,14 +94,14 @@ def _is_transformers(folder: Path) -> bool:
 
 
 def _own_state(folder: Path, config: ClipConfig) -> dict[str, Tensor]:
-    if (folder / OWN_WEIGHTS).is_file():
-        model = blank_model(config)
-        names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
-        rules = [rename(name, name) for name in names]
-        return fit_tensors(read_tensors([folder / OWN_WEIGHTS]), model, rules, where=str(folder))
+    """The weights in the first of the formats that are there; any of them may have been deleted to save space."""
     if has_weights(folder, transformers_folder.WEIGHTS):
         return _transformers_state(folder, config)
-    return _open_clip_state(folder, config)
+    if has_weights(folder, open_clip_folder.WEIGHTS[:1]):
+        return _open_clip_state(folder, config)
+    model = blank_model(config)
+    rules = [rename(name, name) for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+    return fit_tensors(read_tensors(find_weights(folder, [OWN_WEIGHTS])), model, rules, where=str(folder))
 
 
 def _transformers_state(folder: Path, config: ClipConfig) -> dict[str, Tensor]:
@@ -116,6 +128,7 @@ def _read_archive(path: Path) -> Pretrained:
     except KeyError as error:
         raise UnsupportedModel(f"{path} holds no CLIP: there is no tensor {error}") from error
     tokenizer = read_clip_tokenizer(path.parent, config, "open_clip")
+    config = with_end_token(config, tokenizer, highest=True)
     settings = Settings(config, read_preprocess_cfg({}, config.vision.image_size), tokenizer)
     return Pretrained(settings, _fit_open_clip(tensors, config, str(path)), "MIT")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from nunbit.pretrained.parts import read_json, write_json
 from nunbit.text import Tokenizer, TokenizerConfig
 from nunbit.text.canonical import Canonicalization
 from nunbit.text.clip_bpe import BEGIN, END, Dialect, make_vocabulary, read_byte_pairs
-from nunbit.text.tokenizer import RustVocabulary, SentencePieceVocabulary
+from nunbit.text.json_vocabulary import JsonTokenizer, Marks, read_json_tokenizer
+from nunbit.text.tokenizer import SentencePieceVocabulary
 
 _CLEANING: dict[str, Canonicalization] = {
     "lower": "repair_lower",
@@ -38,6 +38,9 @@ def read_clip_tokenizer(folder: Path, config: ClipConfig, dialect: Dialect) -> T
     padding = 0  # open_clip
     if dialect == "transformers":
         padding = pairs.vocabulary.get(_special(folder, "pad_token") or END, end)
+        named = {_special(folder, f"{which}_token") for which in ("bos", "eos", "unk", "pad")} - {None, BEGIN, END}
+        # It looks for them in a text first: with "!" for padding, a text is cut at each "!".
+        pairs = replace(pairs, added=pairs.added | {m: pairs.vocabulary[m] for m in named if m in pairs.vocabulary})
     settings = TokenizerConfig(
         kind="clip_bpe",
         canonicalization="nfc_lower" if dialect == "transformers" else "repair_lower",
@@ -60,11 +63,10 @@ def read_siglip_tokenizer(folder: Path, context_length: int) -> Tokenizer:
         cleaning: Canonicalization = "cased_words" if cased else "words"
         settings = _padded("sentencepiece", cleaning, context_length, end, pad, _side(folder))
         return Tokenizer(pieces, settings)
-    tokens = _json_tokens(folder)
-    gemma = _is_gemma(tokens)
-    vocabulary, end, pad = _read_json_vocabulary(folder, tokens, lower=gemma)
+    file = read_json_tokenizer(folder)
+    gemma = "<eos>" in file.tokens  # T5's vocabularies, which SigLIP's first have, know "</s>"
     cleaning = "lower" if gemma else "words"
-    return Tokenizer(vocabulary, _padded("tokenizer_json", cleaning, context_length, end, pad, _side(folder)))
+    return _json_tokenizer(file, folder, cleaning, context_length)
 
 
 def read_open_clip_tokenizer(folder: Path, config: ClipConfig, text_cfg: Mapping[str, Any]) -> Tokenizer:
@@ -74,10 +76,8 @@ def read_open_clip_tokenizer(folder: Path, config: ClipConfig, text_cfg: Mapping
         tokenizer = read_clip_tokenizer(folder, config, "open_clip")
         canonicalization = _CLEANING[cleaning or "lower"]
         return Tokenizer(tokenizer.vocabulary, replace(tokenizer.config, canonicalization=canonicalization))
-    vocabulary, end, pad = _read_json_vocabulary(folder, _json_tokens(folder), lower=False)
-    canonicalization = _CLEANING[cleaning or "whitespace"]
-    length = config.text.max_position_embeddings
-    return Tokenizer(vocabulary, _padded("tokenizer_json", canonicalization, length, end, pad, _side(folder)))
+    file, length = read_json_tokenizer(folder), config.text.max_position_embeddings
+    return _json_tokenizer(file, folder, _CLEANING[cleaning or "whitespace"], length)
 
 
 def restore_tokenizer(folder: Path, settings: TokenizerConfig) -> Tokenizer:
@@ -87,17 +87,18 @@ def restore_tokenizer(folder: Path, settings: TokenizerConfig) -> Tokenizer:
         return Tokenizer(make_vocabulary(read_byte_pairs(folder), dialect), settings)
     if settings.kind == "sentencepiece":
         return Tokenizer(SentencePieceVocabulary(folder / "spiece.model"), settings)
-    tokens = {number: token for token, number in _json_tokens(folder).items()}
-    # Lower case is part of the saved file.
-    vocabulary = RustVocabulary.from_file(folder / "tokenizer.json", end_token=tokens[settings.end_token_id])
-    return Tokenizer(vocabulary, settings)
+    file = read_json_tokenizer(folder)  # lower case is part of the saved file
+    return Tokenizer(file.vocabulary(file.marks), settings)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write the vocabulary and what `transformers` wants to know of it."""
     tokenizer.vocabulary.save(folder)
     config = tokenizer.config
-    marks = {"eos_token": config.end_token_id, "pad_token": config.pad_token_id}
+    # Where padding changes nothing it is written as the end mark: open_clip pads with "!", and a text that has one
+    # would be cut at it by `transformers`, which looks for the padding mark in texts.
+    pad = config.end_token_id if config.padding == "longest" else config.pad_token_id
+    marks = {"eos_token": config.end_token_id, "pad_token": pad}
     if config.begin_token_id is not None:
         marks["bos_token"] = config.begin_token_id
     content: dict[str, Any] = {
@@ -106,9 +107,21 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "padding_side": config.padding_side,
         **{name: tokenizer.vocabulary.token(number) for name, number in marks.items()},
     }
+    if config.kind == "sentencepiece":
+        content["do_lower_case"] = config.canonicalization == "words"
     if config.canonicalization == "lower":
         content |= {"tokenizer_class": "Siglip2Tokenizer", "add_bos_token": False, "add_eos_token": True}
     write_json(folder / "tokenizer_config.json", content)
+
+
+def transformers_cuts_alike(config: TokenizerConfig) -> bool:
+    """Tell whether `transformers` has a tokenizer that prepares texts in this way."""
+    known = {
+        "clip_bpe": ("nfc_lower", "repair_lower"),  # it repairs nothing, which few texts need
+        "sentencepiece": ("words", "cased_words"),
+        "tokenizer_json": ("lower",),
+    }
+    return config.canonicalization in known[config.kind]
 
 
 def _padded(
@@ -126,39 +139,26 @@ def _padded(
     )
 
 
-def _json_tokens(folder: Path) -> dict[str, int]:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        hint = "copy tokenizer.json (or spiece.model) from where the model is from"
-        raise UnsupportedModel(f"{folder} has no tokenizer.json", hint=hint)
-    content = json.loads(path.read_text(encoding="utf-8"))
-    vocabulary = content["model"]["vocab"]
-    listed = (
-        vocabulary if isinstance(vocabulary, dict) else {piece: number for number, (piece, _) in enumerate(vocabulary)}
-    )
-    return listed | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-
-
-def _is_gemma(tokens: Mapping[str, int]) -> bool:
-    return "<eos>" in tokens  # T5's vocabularies, SigLIP's first, have "</s>"
-
-
-def _read_json_vocabulary(folder: Path, tokens: Mapping[str, int], *, lower: bool) -> tuple[RustVocabulary, int, int]:
-    """A ``tokenizer.json``, its end token and its padding token, as the folder or else the family names them."""
-    gemma = _is_gemma(tokens)
-    end = _special(folder, "eos_token") or ("<eos>" if gemma else "</s>")
-    pad = _special(folder, "pad_token") or ("<pad>" if gemma else "</s>")
-    if missing := [name for name in (end, pad) if name not in tokens]:
+def _json_tokenizer(file: JsonTokenizer, folder: Path, cleaning: Canonicalization, length: int) -> Tokenizer:
+    """A ``tokenizer.json`` with its marks; what it leaves open is as the folder, or else the family, has it."""
+    gemma = "<eos>" in file.tokens
+    siglip = file.marks.begin is None or (gemma and file.marks.end is None)
+    end = file.marks.end or _special(folder, "eos_token") or ("<eos>" if gemma else "</s>")
+    # Gemma's own file opens a text with a mark; SigLIP 2 closes it instead.
+    begin = None if siglip else file.marks.begin
+    pad = _special(folder, "pad_token") or ("<pad>" if gemma or (begin and "<pad>" in file.tokens) else "</s>")
+    if missing := [name for name in (end, pad) if name not in file.tokens]:
         raise UnsupportedModel(f"{folder}: the vocabulary has no {', '.join(missing)}")
-    vocabulary = RustVocabulary.from_file(folder / "tokenizer.json", end_token=end, lower=lower)
-    return vocabulary, tokens[end], tokens[pad]
+    settings = _padded("tokenizer_json", cleaning, length, file.tokens[end], file.tokens[pad], _side(folder))
+    settings = replace(settings, begin_token_id=None if begin is None else file.tokens[begin])
+    return Tokenizer(file.vocabulary(Marks(begin, end), lower=cleaning == "lower"), settings)
 
 
 def _special(folder: Path, name: str) -> str | None:
     """A mark's spelling as the tokenizer's configuration gives it."""
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / file).is_file():
-            value = json.loads((folder / file).read_text(encoding="utf-8")).get(name)
+            value = read_json(folder / file).get(name)
             if value is not None:
                 return str(value["content"] if isinstance(value, Mapping) else value)
     return None

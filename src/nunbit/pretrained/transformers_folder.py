@@ -9,7 +9,7 @@ from typing import Any
 from nunbit.clip import ClipConfig
 from nunbit.errors import UnsupportedModel
 from nunbit.pretrained.image_processor import read_image_processor
-from nunbit.pretrained.parts import ACTIVATION_NAMES, Settings, activation, read_json, square
+from nunbit.pretrained.parts import ACTIVATION_NAMES, Settings, activation, read_json, square, with_end_token
 from nunbit.pretrained.tokenizer_files import read_clip_tokenizer, read_siglip_tokenizer
 from nunbit.text_encoder import TextConfig
 from nunbit.vision_encoder import VitConfig
@@ -68,7 +68,9 @@ def read_settings(folder: Path) -> Settings:
     preprocessing = read_image_processor(folder)
     if content["model_type"] == "clip":
         config = clip_config(content)
-        return Settings(config, preprocessing, read_clip_tokenizer(folder, config, "transformers"))
+        tokenizer = read_clip_tokenizer(folder, config, "transformers")
+        legacy = int(_section(content, "text", _CLIP_TEXT)["eos_token_id"]) == _LEGACY_END
+        return Settings(with_end_token(config, tokenizer, highest=legacy), preprocessing, tokenizer)
     length = int((_SIGLIP_TEXT | (content.get("text_config") or {}))["max_position_embeddings"])
     tokenizer = read_siglip_tokenizer(folder, length)
     return Settings(siglip_config(content, tokenizer.config.end_token_id), preprocessing, tokenizer)

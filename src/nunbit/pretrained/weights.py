@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nunbit.errors import UnsupportedModel, WeightsError
+from nunbit.pretrained.parts import read_json
 from nunbit.pretrained.tensor_names import Rule, to_ours, to_theirs
 
 _LISTED = 8  # problems shown of each kind: a message, not a dump
@@ -36,7 +36,9 @@ def find_weights(folder: Path, names: Sequence[str]) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            shards = sorted({str(name) for name in read_json(index)["weight_map"].values()})
+            if any(Path(shard).name != shard for shard in shards):
+                raise WeightsError(f"{index} names files outside of its folder")
             if missing := [shard for shard in shards if not (folder / shard).is_file()]:
                 raise WeightsError(f"{folder} lacks {', '.join(missing)}", hint="copy the model folder again")
             return [folder / shard for shard in shards]

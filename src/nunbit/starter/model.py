@@ -45,12 +45,17 @@ class Starter:
 
     Args:
         folder: A model folder with the bridge.
+        fingerprint: Over everything that changes an answer.
+        logit_scale: Factor on similarities before a softmax over labels.
     """
 
     tokenizer = None
+    logit_bias = None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fingerprint: str = "", logit_scale: float = 1.0) -> None:
         self._folder = folder
+        self.fingerprint = fingerprint
+        self.logit_scale = logit_scale
 
     @cached_property
     def picture_tower(self) -> EfficientNetLite:
@@ -160,12 +165,11 @@ def load_starter(folder: Path, name: str) -> Encoder:
         raise WeightsError(message, hint="copy the model folder again, both files together")
     info = EncoderInfo(
         name=name,
-        fingerprint=_fingerprint(checksum),
         embedding_size=int(config["embedding_size"]),
-        logit_scale=float(config["logit_scale"]),
         preprocessing=PREPROCESSING,
     )
-    return Encoder(Starter(folder), info)
+    scale = float(config["logit_scale"])
+    return Encoder(Starter(folder, fingerprint=_fingerprint(checksum), logit_scale=scale), info)
 
 
 def _fingerprint(bridge_sha256: str) -> str:

@@ -17,9 +17,9 @@ Canonicalization: TypeAlias = Literal[
 
 ``none``: not at all. ``nfc_lower``: Unicode NFC, runs of white space become one space, lower case (CLIP in
 `transformers`). ``lower``: lower case (SigLIP 2). ``words``: lower case, ASCII punctuation removed, white space folded
-(SigLIP). ``cased_words``: the same without lower case. ``repair``, ``repair_lower``, ``repair_words``: broken encodings and HTML entities are repaired first, then
-white space is folded, and for the last two what their names say (open_clip). ``nfc_lower`` and ``lower`` are done by
-the tokenizer library itself, character by character, as its models do.
+(SigLIP). ``cased_words``: the same without lower case. ``repair``, ``repair_lower``, ``repair_words``: broken encodings
+and HTML entities are repaired first, then white space is folded, and for the last two what their names say (open_clip).
+``nfc_lower`` and ``lower`` are done by the tokenizer library itself, character by character, as its models do.
 """
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -59,7 +59,7 @@ def get_templates(name_or_templates: str | Sequence[str]) -> tuple[str, ...]:
     """The templates of a named set, or the caller's own after a check.
 
     Args:
-        name_or_templates: A name in `TEMPLATE_SETS`, or several strings with exactly one ``{}`` each.
+        name_or_templates: A name in `TEMPLATE_SETS`, a template, or several; each with exactly one ``{}``.
 
     Raises:
         ConfigError: No such set, no template, or one without exactly one ``{}``.
@@ -68,9 +68,9 @@ def get_templates(name_or_templates: str | Sequence[str]) -> tuple[str, ...]:
         >>> get_templates("photo")
         ('a photo of a {}.',)
     """
-    if isinstance(name_or_templates, str):
+    if isinstance(name_or_templates, str) and BLANK not in name_or_templates:
         return _named(name_or_templates)
-    templates = tuple(name_or_templates)
+    templates = (name_or_templates,) if isinstance(name_or_templates, str) else tuple(name_or_templates)
     if not templates:
         raise ConfigError("there are no templates", hint="for labels without a sentence around them write 'none'")
     for template in templates:
@@ -88,8 +88,6 @@ def _named(name: str) -> tuple[str, ...]:
         return known[name].templates
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known sets: {', '.join(known)}"
-    if BLANK in name:
-        hint = "to use it as a template put it in a list"
     raise ConfigError(f"there is no set of templates called {name!r}", hint=hint)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from nunbit.errors import NunbitWarning
+from nunbit.errors import NunbitWarning, UsageError
 from nunbit.text.canonical import Canonicalization, canonicalizer
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ class Vocabulary(Protocol):
     def token(self, number: int) -> str:
         """The spelling of an id."""
 
+    def highest_id(self) -> int:
+        """The highest id that a text may become."""
+
     def save(self, folder: Path) -> None:
         """Write the files that it can be read from again."""
 
@@ -91,9 +94,14 @@ class Tokenizer:
         Returns:
             (N, T) int64, T as ``padding`` says.
 
+        Raises:
+            UsageError: One string instead of several.
+
         Warns:
             NunbitWarning: Once a call, when texts were cut at the model's limit.
         """
+        if isinstance(texts, str):
+            raise UsageError("a tokenizer takes a list of texts, got one string", hint=f"write [{texts[:40]!r}]")
         c = self.config
         prepared = texts if self._canonicalize is None else [self._canonicalize(text) for text in texts]
         cut = self.vocabulary.encode(prepared)
@@ -116,53 +124,34 @@ class Tokenizer:
 
 
 class RustVocabulary:
-    """A tokenizer of the `tokenizers` library."""
+    """A tokenizer of the `tokenizers` library.
 
-    def __init__(self, tokenizer: RustTokenizer) -> None:
+    Args:
+        tokenizer: Cuts canonical texts; what it says of padding and truncation is switched off.
+        identity: Everything that decides the ids, as text: libraries write the same tokenizer differently with time.
+    """
+
+    def __init__(self, tokenizer: RustTokenizer, identity: str) -> None:
         self._tokenizer = tokenizer
+        self._identity = identity
         tokenizer.no_padding()
         tokenizer.no_truncation()
-
-    @classmethod
-    def from_file(cls, path: Path, *, end_token: str, lower: bool = False) -> RustVocabulary:
-        """Read a ``tokenizer.json``.
-
-        Args:
-            path: The file.
-            end_token: What closes a text. It is noted in the tokenizer for libraries that read it when it is saved;
-                here `Tokenizer` adds it.
-            lower: Make the text lower case before anything that the file says.
-
-        Raises:
-            ValueError: It is not such a file.
-        """
-        from tokenizers import Tokenizer as RustTokenizer
-        from tokenizers.normalizers import Lowercase
-        from tokenizers.normalizers import Sequence as Normalizers
-        from tokenizers.processors import TemplateProcessing
-
-        try:
-            tokenizer = RustTokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise ValueError(f"{path} cannot be read: {error}") from error
-        marks = [(end_token, tokenizer.token_to_id(end_token))]
-        tokenizer.post_processor = TemplateProcessing(single=f"$A {end_token}", special_tokens=marks)
-        if lower:
-            own = tokenizer.normalizer
-            tokenizer.normalizer = Normalizers([Lowercase(), *([own] if own is not None else [])])
-        return cls(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """N texts → N lists of ids."""
         return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def digest(self) -> str:
-        """sha256 over the whole pipeline as JSON."""
-        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
+        """sha256 over all that decides the ids."""
+        return hashlib.sha256(self._identity.encode()).hexdigest()
 
     def token(self, number: int) -> str:
         """The spelling of an id."""
         return str(self._tokenizer.id_to_token(number))
+
+    def highest_id(self) -> int:
+        """The highest id that a text may become."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``."""
@@ -201,6 +190,10 @@ class SentencePieceVocabulary:
     def token(self, number: int) -> str:
         """The spelling of an id."""
         return str(self._processor.id_to_piece(number))
+
+    def highest_id(self) -> int:
+        """The highest id that a text may become."""
+        return int(self._processor.vocab_size()) - 1
 
     def save(self, folder: Path) -> None:
         """Copy the model file."""

@@ -54,6 +54,8 @@ class VitConfig:
     kind: Literal["vit"] = "vit"
 
     def __post_init__(self) -> None:
+        if min(self.image_size, self.patch_size, self.hidden_size, self.num_attention_heads) < 1:
+            raise ConfigError(f"{self}: sizes must be at least 1")
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(f"{self.num_attention_heads} heads do not divide a width of {self.hidden_size}")
         if self.pooling == "class_token" and not self.class_token:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nunbit.errors import UsageError
 from nunbit.vision_encoder.config import ResNetConfig
 from nunbit.vision_encoder.positions import resize_grid
 
@@ -107,7 +108,7 @@ class ClipResNet(nn.Module):
     def forward(self, pixel_values: Tensor, *, layer: int | None = None) -> Tensor:
         """Cells of the last stage: (B, 3, H, W) → (B, P, D). ``layer`` has no meaning here and must be None."""
         if layer is not None:
-            raise NotImplementedError("a ResNet has stages, not blocks of one width: layer must be None")
+            raise UsageError("a ResNet has stages, not blocks of one width: layer must be None")
         return self._grid(pixel_values).flatten(2).transpose(1, 2)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nunbit.errors import ConfigError, UnsupportedModel
+from nunbit.errors import ConfigError, UnsupportedModel, UsageError
 from nunbit.vision_encoder.config import TimmConfig
 
+_NAME = re.compile(r"[a-z0-9_]+")
 _MISSING_OPERATOR = re.compile(r"operator torchvision::(\w+) does not exist")
 
 
@@ -59,13 +60,16 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, config: TimmConfig) -> None:
         super().__init__()
+        if not _NAME.fullmatch(config.model_name):  # timm fetches what looks like a hub id, or opens a folder
+            raise ConfigError(f"{config.model_name!r} is no name of a timm backbone")
         timm = import_timm()
         self.config = config
         self.image_size, self.output_size = config.image_size, config.projection_size
         try:
             self.trunk = timm.create_model(config.model_name, **self._trunk_options())
-        except RuntimeError as error:
-            raise ConfigError(f"timm {timm.__version__} has no backbone {config.model_name!r}") from error
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            known = f"timm {timm.__version__} has no backbone {config.model_name!r} with the pooling {config.pool!r}"
+            raise ConfigError(known) from error
         if config.projection in ("linear", "mlp"):
             self.trunk.reset_classifier(0, **({"global_pool": config.pool} if config.pool else {}))
         self.head = _make_head(config, self.trunk.num_features)
@@ -75,7 +79,7 @@ class TimmBackbone(nn.Module):
     def forward(self, pixel_values: Tensor, *, layer: int | None = None) -> Tensor:
         """Patches or cells of the last stage: (B, 3, H, W) → (B, P, D). ``layer`` must be None."""
         if layer is not None:
-            raise NotImplementedError("timm backbones are read at their last stage: layer must be None")
+            raise UsageError("timm backbones are read at their last stage: layer must be None")
         features: Tensor = self.trunk.forward_features(pixel_values)
         if features.ndim == 4:
             channels_last = features.shape[-1] == self.hidden_size != features.shape[1]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nunbit.errors import UsageError
 from nunbit.layers import Mlp, make_blocks, run_blocks
 from nunbit.vision_encoder.config import VitConfig
 from nunbit.vision_encoder.naflex import PatchBatch
@@ -142,7 +143,7 @@ class VisionTransformer(nn.Module):
 
     def _embed_padded(self, batch: PatchBatch) -> Tensor:
         if self.class_token is not None:
-            raise NotImplementedError("a padded batch has no place for a class token")
+            raise UsageError("a padded batch has no place for a class token")
         weight, bias = self.patch_embedding.weight.flatten(1), self.patch_embedding.bias
         patches = functional.linear(batch.patches.to(weight.dtype), weight, bias)  # (B, N, D)
         interpolation = self.config.position_interpolation
