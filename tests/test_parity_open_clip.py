@@ -358,3 +358,21 @@ def model_length(model: Any) -> int:
 
 def close(got: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_model_of_either_library_opens_in_the_other(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_open_clip(tmp_path, "vit-quickgelu")
+    encoder = nunbit.load(tmp_path)
+    encoder.save_pretrained(tmp_path / "first")
+    theirs = transformers.CLIPModel.from_pretrained(tmp_path / "first").eval()
+    for file in ("nunbit.json", "open_clip_config.json", "open_clip_model.safetensors"):
+        (tmp_path / "first" / file).unlink()
+    nunbit.load(tmp_path / "first").save_pretrained(tmp_path / "second")  # read as a folder of transformers
+    back = open_clip.create_model(f"local-dir:{tmp_path / 'second'}").eval()
+    ids, pixels = torch.from_numpy(encoder.tokenizer(["a cat", "개 두 마리"])), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = encoder.model(pixels, ids).logits_per_image
+        close(theirs(input_ids=ids, pixel_values=pixels).logits_per_image, expected)
+        padded = torch.nn.functional.pad(ids, (0, 24 - ids.shape[1]))
+        close(back.get_logits(pixels, padded)[0], expected)
