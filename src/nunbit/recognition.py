@@ -14,7 +14,8 @@ import numpy as np
 
 from nunbit.encode import Encoder
 from nunbit.errors import UsageError
-from nunbit.text.templates import fill, get_templates
+from nunbit.labels.embedding import embed_labels
+from nunbit.text.templates import get_templates
 from nunbit.types import Prediction, Recognition
 
 if TYPE_CHECKING:
@@ -159,13 +160,7 @@ class Labels:
 
 def _ensemble(encoder: Encoder, classnames: list[str], templates: tuple[str, ...]) -> FloatArray:
     """(C, D): each label's mean over its templates, not yet unit."""
-    step = max(1, TEXTS_AT_ONCE // len(templates))
-    parts = []
-    for start in range(0, len(classnames), step):
-        some = classnames[start : start + step]
-        rows = encoder.encode_text([fill(template, name) for name in some for template in templates])
-        parts.append(rows.reshape(len(some), len(templates), -1).mean(1))  # (some of C, T, D) → (some of C, D)
-    return np.concatenate(parts)
+    return embed_labels(encoder, classnames, templates, texts_at_once=TEXTS_AT_ONCE)
 
 
 def check_labels(classnames: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ COMMANDS = {
     "index": "Make a folder of pictures searchable.",
     "search": "Find pictures by words or by a picture.",
     "recognize": "Say which labels fit each picture.",
+    "labels": "Keep labels by the million, embedded once.",
     "models": "List the models that can be loaded by name.",
     "doctor": "Check that everything nunbit needs is here and sound.",
     "demo": "Index and recognize a few photographs, to see what this is.",

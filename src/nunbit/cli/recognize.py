@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,10 @@ from nunbit.cli.output import prediction_row, print_json, report_rejected
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
 from nunbit.types import Recognition, Rejected
+
+if TYPE_CHECKING:
+    from nunbit.encode import Encoder
+    from nunbit.types import FloatArray, Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,17 @@ class Request:
             raise UsageError(f"{self.labels_file} is not written in UTF-8", hint="save it as UTF-8") from error
         return [line for line in lines if line.strip()]
 
+    def label_set(self) -> Path | None:
+        """The folder that ``--labels`` names, where that is a label set."""
+        from nunbit.labels.folder import is_begun
+
+        folder = Path(self.labels or "")
+        return folder if self.labels and self.labels_file is None and is_begun(folder) else None
+
 
 @click.command("recognize")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--labels", help='Labels between commas: "cat,dog".')
+@click.option("--labels", help='Labels between commas: "cat,dog"; or the folder of a label set.')
 @click.option("--labels-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="One label a line.")
 @click.option(
     "--templates",
@@ -69,6 +80,7 @@ def command(**options: Any) -> int:
       nunbit recognize photos/ --labels "고양이,개" --top-k 1 --json
       nunbit recognize photos/ --labels "고양이,개" --templates korean
       nunbit recognize photos/ --labels-file labels.txt --sheet sheet.html
+      nunbit recognize photos/ --labels nouns.labels
     """
     request = Request(**options)
     done: list[Recognition] = []
@@ -95,11 +107,12 @@ def _run(request: Request) -> Iterator[Recognition | Rejected]:
     from nunbit.encode import encode_stream
     from nunbit.images import find_images
     from nunbit.loading import load
-    from nunbit.recognition import Labels, check_labels
+    from nunbit.recognition import check_labels
     from nunbit.text.templates import get_templates
 
-    classnames = check_labels(request.classnames())
-    templates = get_templates(request.templates)
+    if request.label_set() is None:
+        check_labels(request.classnames())
+    get_templates(request.templates)
     files: list[Path] = []
     for path in find_images(expand_paths(request.paths)):
         if isinstance(path, Rejected):
@@ -109,12 +122,31 @@ def _run(request: Request) -> Iterator[Recognition | Rejected]:
     if not files:
         raise no_photograph(request.paths)
     encoder = load(request.model)
-    known = Labels(encoder, classnames, templates=templates)
+    predict = _predictor(request, encoder)
     for item in track(encode_stream(encoder, files), label="recognizing", total=len(files)):
         if isinstance(item, Rejected):
             yield item
         else:
-            yield Recognition(str(item.source), known.predict(item.embedding, request.top_k))
+            yield Recognition(str(item.source), predict(item.embedding))
+
+
+def _predictor(request: Request, encoder: Encoder) -> Callable[[FloatArray], tuple[Prediction, ...]]:
+    """The labels of a picture's embedding, from a label set or from the labels given."""
+    from nunbit.recognition import Labels
+
+    folder = request.label_set()
+    if folder is None:
+        given = Labels(encoder, request.classnames(), templates=request.templates)
+        return lambda embedding: given.predict(embedding, request.top_k)
+
+    from nunbit.labels import LabelSet
+    from nunbit.labels.folder import check_templates
+    from nunbit.text.templates import get_templates
+
+    kept = LabelSet.open(folder, encoder)
+    if request.templates != "none":
+        check_templates(folder, kept.identity, get_templates(request.templates))
+    return lambda embedding: kept.predict(embedding[None], request.top_k)[0]
 
 
 def _write(sheet: Path, done: list[Recognition]) -> None:
