@@ -172,6 +172,9 @@ def test_a_padding_mark_in_a_text_cuts_it_as_in_the_reference(tmp_path: Path, pa
     size = write_byte_pairs(tmp_path)
     reference = transformers.CLIPTokenizer.from_pretrained(tmp_path, pad_token=pad, model_max_length=24)
     reference.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != "!"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")  # old files name it elsewhere only
     text = {"vocab_size": size, "max_position_embeddings": 24, "eos_token_id": size - 1}
     tokenizer = read_clip_tokenizer(tmp_path, clip_config({"text_config": text}), "transformers")
     texts = ["wow! a cat!", "a cat", "!"]
