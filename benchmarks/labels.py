@@ -62,14 +62,16 @@ def write_labels(path: Path, arguments: argparse.Namespace) -> None:
     """Write ``count`` different labels; the same ones every time."""
     captions = json.loads(arguments.captions.read_text(encoding="utf-8"))["annotations"]
     words = [re.findall(r"[a-z]+", row["caption"].lower()) for row in captions]
-    seen: set[str] = set()
-    with path.open("w", encoding="utf-8") as file:
-        for row in _rows(words, arguments.wordnet):
+    rows = _rows(words, arguments.wordnet)
+    draft, seen = path.with_suffix(".draft"), set[str]()
+    with draft.open("w", encoding="utf-8") as file:
+        for row in rows:
             if row["name"] not in seen:
                 seen.add(row["name"])
                 file.write(json.dumps(row) + "\n")
             if len(seen) == arguments.count:
-                return
+                break
+    draft.replace(path)  # half a list would be taken for a whole one the next time
 
 
 def _rows(words: list[list[str]], wordnet: Path) -> Iterator[dict[str, Any]]:
