@@ -127,6 +127,11 @@ def test_paths_come_from_standard_input_and_a_sheet_survives_a_vanished_picture(
     assert "missing" in (tmp_path / "s.html").read_text(encoding="utf-8")
 
 
+def test_the_bare_command_is_its_help(folder: Path) -> None:
+    result = run(cwd=folder)
+    assert result.returncode == 0 and result.stdout.startswith("Usage: nunbit") and not result.stderr
+
+
 def test_help_imports_neither_torch_nor_lancedb() -> None:
     ask = "c.nunbit.main(['--help'], standalone_mode=False); print({'torch', 'lancedb'} & sys.modules.keys())"
     code = f"import sys, nunbit.cli as c; {ask}"

@@ -80,6 +80,9 @@ def main() -> None:
     warnings.showwarning = _show_warning
     try:
         result = nunbit.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         fail(error.format_message(), f"see {context.command_path if context else 'nunbit'} --help", code=2)
