@@ -21,6 +21,7 @@ from nunbit.clip import Clip
 from nunbit.encode import Encoder
 from nunbit.errors import DriftError, EncoderMismatch, NunbitError, UnsupportedModel, UsageError, WeightsError
 from nunbit.golden import FILE, compare_golden, record_golden
+from nunbit.pretrained.encoder import ClipTowers
 
 
 @pytest.fixture(scope="module")
@@ -338,3 +339,9 @@ def test_files_with_anything_in_them_give_an_error_that_names_the_folder(folder:
             nunbit.load(folder)
         except NunbitError as error:
             assert str(error), number
+
+
+def test_an_unknown_license_stays_unknown(tmp_path: Path, original: Path) -> None:
+    towers = nunbit.load(original).towers
+    ClipTowers(towers.model, towers.settings, license="", name="x").save(tmp_path / "a")
+    assert nunbit.load(tmp_path / "a").towers.license == ""

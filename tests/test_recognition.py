@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from index_fakes import SIZE, FakeTowers, make_encoder, picture, unit
-from nunbit import recognition
 from nunbit.errors import ConfigError, UsageError
+from nunbit.labels import embedding
 from nunbit.recognition import Labels, recognize
 from nunbit.text.templates import TEMPLATE_SETS, fill, get_templates
 
@@ -142,7 +142,7 @@ def test_a_label_in_the_template_none_is_the_label_itself() -> None:
 
 @pytest.mark.parametrize("at_once", [1024, 4, 1])
 def test_an_ensemble_is_the_unit_mean_of_unit_rows(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recognition, "TEXTS_AT_ONCE", at_once)
+    monkeypatch.setattr(embedding, "TEXTS_AT_ONCE", at_once)
     towers = WordTowers()
     encoder = make_encoder(towers=towers)
     names, templates = ["cat", "dog", "cup of tea"], ["a photo of a {}.", "{}"]

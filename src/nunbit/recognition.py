@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from nunbit.types import FloatArray, ImageSource
 
-TEXTS_AT_ONCE = 1024
-"""Filled templates held at a time: 1,000 labels in 80 templates would be 80,000 rows."""
-
 
 def recognize(
     encoder: Encoder,
@@ -81,7 +78,9 @@ class Labels:
 
     def __init__(self, encoder: Encoder, classnames: Sequence[str], *, templates: str | Sequence[str] = "none") -> None:
         names = check_labels(classnames)
-        self._hold(names, _ensemble(encoder, names, get_templates(templates)), encoder.logit_scale, encoder.logit_bias)
+        self._hold(
+            names, embed_labels(encoder, names, get_templates(templates)), encoder.logit_scale, encoder.logit_bias
+        )
 
     @classmethod
     def from_embeddings(
@@ -156,11 +155,6 @@ class Labels:
         probability = self.probability(similarity)
         best = np.argsort(-similarity, kind="stable")[:top_k]
         return tuple(Prediction(self.classnames[i], float(probability[i]), float(similarity[i])) for i in best)
-
-
-def _ensemble(encoder: Encoder, classnames: list[str], templates: tuple[str, ...]) -> FloatArray:
-    """(C, D): each label's mean over its templates, not yet unit."""
-    return embed_labels(encoder, classnames, templates, texts_at_once=TEXTS_AT_ONCE)
 
 
 def check_labels(classnames: Sequence[str]) -> list[str]:

@@ -22,15 +22,13 @@ TEXTS_AT_ONCE = 1024
 """Filled templates held at a time: 1,000 labels in 80 templates would be 80,000 rows."""
 
 
-def embed_labels(
-    encoder: Encoder, names: Sequence[str], templates: Sequence[str], *, texts_at_once: int = TEXTS_AT_ONCE
-) -> FloatArray:
+def embed_labels(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> FloatArray:
     """Embed labels as the mean of their unit rows over the templates (arXiv 2103.00020, section 3.1.4).
 
     Returns:
         (C, D) float32, not unit again where there are several templates.
     """
-    step = max(1, texts_at_once // len(templates))
+    step = max(1, TEXTS_AT_ONCE // len(templates))
     parts = []
     for start in range(0, len(names), step):
         some = names[start : start + step]

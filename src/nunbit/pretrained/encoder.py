@@ -133,8 +133,7 @@ def load_clip(path: Path, name: str, *, precision: Precision = "float32", device
     """
     pretrained = read_pretrained(path)
     model = _place(build_model(pretrained), precision, device)
-    license_ = pretrained.license or _own_license(path)
-    towers = ClipTowers(model, pretrained.settings, license=license_, name=name)
+    towers = ClipTowers(model, pretrained.settings, license=pretrained.license, name=name)
     if precision == "float32":
         _check_fingerprint(path, towers.fingerprint)
     info = EncoderInfo(
@@ -175,8 +174,3 @@ def _check_fingerprint(path: Path, computed: str) -> None:
                 f"{path} has the fingerprint {computed[:16]}…, {OWN_FILE} says {str(recorded)[:16]}…",
                 hint="a file was changed or replaced since it was saved; copy the whole folder again",
             )
-
-
-def _own_license(path: Path) -> str:
-    own = path / OWN_FILE
-    return str(read_json(own).get("license", "")) if path.is_dir() and own.is_file() else ""

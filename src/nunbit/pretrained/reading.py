@@ -54,7 +54,7 @@ def read_pretrained(path: Path) -> Pretrained:
 def _read_folder(path: Path) -> Pretrained:
     if (path / OWN_FILE).is_file():
         settings = read_own_settings(path)
-        return Pretrained(settings, _own_state(path, settings.config), read_license(path))
+        return Pretrained(settings, _own_state(path, settings.config), str(read_json(path / OWN_FILE)["license"]))
     open_clip = (path / open_clip_folder.CONFIG).is_file()
     if _is_transformers(path) and (has_weights(path, transformers_folder.WEIGHTS) or not open_clip):
         settings = transformers_folder.read_settings(path)

@@ -142,10 +142,9 @@ def _padded(
 def _json_tokenizer(file: JsonTokenizer, folder: Path, cleaning: Canonicalization, length: int) -> Tokenizer:
     """A ``tokenizer.json`` with its marks; what it leaves open is as the folder, or else the family, has it."""
     gemma = "<eos>" in file.tokens
-    siglip = file.marks.begin is None or (gemma and file.marks.end is None)
     end = file.marks.end or _special(folder, "eos_token") or ("<eos>" if gemma else "</s>")
     # Gemma's own file opens a text with a mark; SigLIP 2 closes it instead.
-    begin = None if siglip else file.marks.begin
+    begin = None if gemma and file.marks.end is None else file.marks.begin
     pad = _special(folder, "pad_token") or ("<pad>" if gemma or (begin and "<pad>" in file.tokens) else "</s>")
     if missing := [name for name in (end, pad) if name not in file.tokens]:
         raise UnsupportedModel(f"{folder}: the vocabulary has no {', '.join(missing)}")
