@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nunbit.durable import only_writer, replace_file
 from nunbit.errors import EncoderMismatch, NunbitError, StoreBusy, StoreError, StoreFull, StoreNotFound
 from nunbit.picture_files import one_line
 
@@ -66,14 +65,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     Raises:
         StoreBusy: Somebody else is writing, in this process or another.
     """
-    with store_errors(folder), (folder / _LOCK).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreBusy(
-                f"{_shown(folder)} is being written to by another process",
-                hint="wait until it is done; searching is possible meanwhile",
-            ) from error
+    with store_errors(folder), only_writer(folder / _LOCK, _shown(folder)):
         yield
 
 
@@ -90,17 +82,7 @@ def store_errors(folder: Path) -> Iterator[None]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file by another of this content (UTF-8), or, when that fails, leave it as it was."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink()
-        raise
+    replace_file(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def lance_message(error: Exception) -> str:

@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nunbit.durable import replace_file, sync_folder
 from nunbit.errors import UsageError
 from nunbit.labels import vectors
 from nunbit.labels.base import write_tables
 from nunbit.labels.embedding import embed_labels
 from nunbit.labels.files import LabelEntry, LabelFile, RejectedRow
-from nunbit.labels.folder import BUILDING, Identity, commit, folder_errors, sync_folder, write_identity
+from nunbit.labels.folder import BUILDING, Identity, folder_errors, write_identity
 from nunbit.labels.known import KnownRows
 from nunbit.labels.search import EXACT_ROWS
 
@@ -163,7 +164,7 @@ def _begin(building: Path, identifier: str) -> None:
         shutil.rmtree(building)  # of another file, encoder or template: its shards would be wrong
     building.mkdir(exist_ok=True)
     if not plan.exists():
-        commit(plan, lambda file: file.write(identifier.encode()))
+        replace_file(plan, lambda file: file.write(identifier.encode()))
 
 
 def _shards(building: Path, rows: int) -> list[tuple[Path, slice]]:
@@ -189,7 +190,7 @@ def _embed(building: Path, texts: Sequence[str], plan: Plan) -> int:
 
 
 def _save_shard(path: Path, fixed: npt.NDArray[np.int16], scale: FloatArray) -> None:
-    commit(path, lambda file: np.savez(file, fixed=fixed, scale=scale))
+    replace_file(path, lambda file: np.savez(file, fixed=fixed, scale=scale))
 
 
 def embed_fixed(

@@ -12,16 +12,15 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-from nunbit.errors import EncoderMismatch, StoreBusy, StoreError, StoreFull, StoreNotFound
+from nunbit.durable import only_writer, replace_file
+from nunbit.errors import EncoderMismatch, StoreError, StoreFull, StoreNotFound
 
 if TYPE_CHECKING:
     from nunbit.encode import Encoder
@@ -101,7 +100,7 @@ def read_identity(folder: Path) -> Identity:
 def write_identity(folder: Path, identity: Identity) -> None:
     """Replace ``labels.json``: what it names becomes the label set."""
     text = json.dumps({"format_version": FORMAT_VERSION} | asdict(identity), ensure_ascii=False, indent=2) + "\n"
-    commit(folder / IDENTITY, lambda file: file.write(text.encode()))
+    replace_file(folder / IDENTITY, lambda file: file.write(text.encode()))
 
 
 def check_encoder(folder: Path, identity: Identity, encoder: Encoder) -> None:
@@ -138,14 +137,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     Raises:
         StoreBusy: Somebody else is writing, in this process or another.
     """
-    with folder_errors(folder), (folder / _LOCK).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreBusy(
-                f"{folder} is being written to by another process",
-                hint="wait until it is done; searching is possible meanwhile",
-            ) from error
+    with folder_errors(folder), only_writer(folder / _LOCK, str(folder)):
         yield
 
 
@@ -181,31 +173,6 @@ def check_usable(folder: Path) -> None:
                 f"{folder} is a folder of something else: it is not empty and has no {IDENTITY}",
                 hint="give a folder that is empty or does not exist yet",
             )
-
-
-def commit(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Put a file in its place, whole and on the disk, or leave what was there."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink()
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the system write a folder's list of names to the disk."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _shown(templates: tuple[str, ...]) -> str:
