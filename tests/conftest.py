@@ -8,10 +8,19 @@ import pytest
 
 import nunbit
 from index_fakes import FakeTowers, make_album, make_encoder
+from nunbit.caches import VARIABLE
 from nunbit.encode import Encoder
 from nunbit.index import Index
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that earlier runs have cached takes part, and nothing is left behind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

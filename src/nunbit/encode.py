@@ -66,6 +66,21 @@ class DualEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What computes, and how it likes its work.
+
+    Attributes:
+        name: As people read it: ``torch``, ``openvino (pictures int8, texts bf16)``.
+        batch_size: Pictures a forward pass that it is quick at.
+        concurrency: How many forward passes gain from running side by side, in threads.
+    """
+
+    name: str = "torch"
+    batch_size: int = DEFAULT_BATCH_SIZE
+    concurrency: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class EncoderInfo:
     """What is known about an encoder without running it.
 
@@ -73,11 +88,13 @@ class EncoderInfo:
         name: The name, folder or hub id that it was loaded by.
         embedding_size: D.
         preprocessing: How a picture becomes pixels.
+        engine: What computes.
     """
 
     name: str
     embedding_size: int
     preprocessing: AnyPreprocessing
+    engine: EngineInfo = EngineInfo()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +124,7 @@ class Encoder:
         self.name = info.name
         self.embedding_size = info.embedding_size
         self.preprocessing = info.preprocessing
+        self.engine = info.engine
 
     @property
     def fingerprint(self) -> str:
