@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 
 import nunbit
 from index_fakes import FakeTowers, make_album, make_encoder
-from nunbit.caches import VARIABLE
+from nunbit.caches import VARIABLE, cache_folder
 from nunbit.encode import Encoder
+from nunbit.engine.names import VARIABLE as ENGINE_VARIABLE
 from nunbit.index import Index
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -20,7 +22,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing that earlier runs have cached takes part, and nothing is left behind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(ENGINE_VARIABLE, "torch")  # the reference; tests of other engines name them
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_labels_known(own_cache: None) -> None:
+    """Fakes share a fingerprint, but not their rows: no test reads what another one has embedded."""
+    shutil.rmtree(cache_folder("labels"))
 
 
 @pytest.fixture(scope="session")

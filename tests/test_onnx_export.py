@@ -28,7 +28,8 @@ from nunbit.onnx_export import OnnxModels, export_onnx, read_onnx_metadata
 from nunbit.preprocessing import Preprocessing
 from nunbit.pretrained.encoder import ClipTowers, load_clip
 from nunbit.pretrained.parts import Settings
-from nunbit.pretrained.tokenizer_files import read_clip_tokenizer, restore_tokenizer
+from nunbit.pretrained.tokenizer_files import read_clip_tokenizer
+from nunbit.text.saved import restore_tokenizer
 from nunbit.text import TokenizerConfig
 from nunbit.text_encoder import TextConfig
 from nunbit.vision_encoder import ResNetConfig

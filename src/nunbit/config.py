@@ -79,7 +79,11 @@ def _convert(value: Any, hint: Any, place: str) -> Any:
 
 def _convert_union(value: Any, kinds: tuple[Any, ...], place: str) -> Any:
     """The first kind that fits; of several dataclasses the one whose ``kind`` is named."""
-    if isinstance(value, Mapping) and "kind" in value:
+    if (
+        isinstance(value, Mapping)
+        and "kind" in value
+        and any(isinstance(_kind(k), str) for k in kinds if is_dataclass(k))
+    ):
         named = [k for k in kinds if is_dataclass(k) and value["kind"] == _kind(k)]
         if not named:
             known = ", ".join(repr(_kind(k)) for k in kinds if is_dataclass(k))

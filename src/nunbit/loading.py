@@ -6,14 +6,19 @@ import difflib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nunbit.encode import Encoder
+from nunbit.engine import AUTO, TORCH, open_engine
+from nunbit.engine.names import requested_engine
+from nunbit.engine.opening import ModelSource
 from nunbit.errors import ModelNotFound, UsageError
 from nunbit.hub import fetch_model
 from nunbit.presets import find_preset, list_presets
 from nunbit.starter.model import MODEL_TYPE, SHIPPED, load_starter
+from nunbit.starter.packages import PACKAGED_FILES
 
 if TYPE_CHECKING:
     from nunbit.pretrained.encoder import Precision
@@ -30,8 +35,13 @@ def load(
     revision: str | None = None,
     precision: Precision = "float32",
     device: str = "cpu",
+    engine: str | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Encoder:
     """Load an encoder.
+
+    The engine that computes is prepared once for each model and machine: converted, compared with torch, timed. That
+    takes about as long as embedding a hundred pictures; later calls find it in the cache.
 
     Args:
         model: One of
@@ -42,10 +52,15 @@ def load(
             * a hub id ``owner/name``, or ``owner/name@revision``.
         revision: Branch, tag or commit of a hub repository. Without one, what was fetched before is used again.
         precision: What a CLIP or SigLIP computes in: ``float32``, ``bfloat16`` or ``float16``.
-        device: Where it computes, as torch names it: ``cpu``, ``cuda``.
+        device: Where it computes, as torch names it: ``cpu``, ``cuda``. Like a precision, it asks for torch.
+        engine: ``auto``: the quickest that answers as torch in float32 does. ``torch``: the reference, exact to
+            float32, with ``encoder.model`` to look into and to train. ``openvino``, or ``openvino-fp32``, ``-bf16``,
+            ``-int8``; ``onnxruntime``. None: ``$NUNBIT_ENGINE``, else ``auto``.
+        tell: Told in a few words what takes long.
 
     Raises:
         ModelNotFound: Nothing by that name, or the hub cannot be reached.
+        EngineRefused: The engine that was asked for cannot run this model, or does not agree with torch.
         UnsupportedModel: A kind of model that this version does not run.
         WeightsError: The files are not what they should be.
 
@@ -56,11 +71,38 @@ def load(
     name = os.fspath(model)
     if precision not in PRECISIONS:
         raise UsageError(f"precision is {precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
-    if name == STARTER:
-        return _open_starter(SHIPPED, name, precision, device)
+    chosen = requested_engine(engine)
+    default = (precision, device) == ("float32", "cpu")
+    if not default and chosen not in (AUTO, TORCH):
+        raise UsageError(f"{chosen} computes on the cpu in a precision of its own", hint='engine="torch" takes both')
     path = locate(name, revision=revision)
+    if chosen == TORCH or not default:
+        return _load_torch(path, name, precision, device)
+    return open_engine(model_source(path, name), chosen, tell)
+
+
+def model_source(path: Path, name: str) -> ModelSource:
+    """What `nunbit.engine` has to know of a model, before it is loaded.
+
+    Args:
+        path: As `locate` gives it.
+        name: What the user called it.
+    """
+    starter = path.is_dir() and _is_starter(path)
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+    if path.is_file():  # an archive of OpenAI's has its vocabulary beside it
+        files += path.parent.glob("*.txt.gz")
+    if starter:
+        files += [packaged.find() for packaged in PACKAGED_FILES]
+    on_gpu = None if starter else lambda: _load_torch(path, name, "float32", "cuda")
+    return ModelSource(name, sorted(files), lambda: _load_torch(path, name, "float32", "cpu"), on_gpu)
+
+
+def _load_torch(path: Path, name: str, precision: Precision, device: str) -> Encoder:
     if path.is_dir() and _is_starter(path):
-        return _open_starter(path, name, precision, device)
+        if (precision, device) != ("float32", "cpu"):
+            raise UsageError(f"the starter computes in float32 on the cpu, not in {precision} on {device}")
+        return load_starter(path, name)
     from nunbit.pretrained.encoder import load_clip
 
     return load_clip(path, name, precision=precision, device=device)
@@ -115,9 +157,3 @@ def _is_starter(folder: Path) -> bool:
         return isinstance(content, dict) and content.get("model_type") == MODEL_TYPE
     except (OSError, ValueError):
         return False
-
-
-def _open_starter(folder: Path, name: str, precision: str, device: str) -> Encoder:
-    if (precision, device) != ("float32", "cpu"):
-        raise UsageError(f"the starter computes in float32 on the cpu, not in {precision} on {device}")
-    return load_starter(folder, name)

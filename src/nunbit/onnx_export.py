@@ -21,20 +21,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nunbit.config import to_plain
 from nunbit.encode import Encoder
 from nunbit.errors import DriftError, ModelError, UnsupportedModel, UsageError, WeightsError
-from nunbit.preprocessing import FlexiblePreprocessing, Preprocessing
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from nunbit.clip import Clip
     from nunbit.pretrained.encoder import ClipTowers
+    from nunbit.programs import Program
     from nunbit.types import FloatArray
 
 IMAGE_FILE, TEXT_FILE = "image_encoder.onnx", "text_encoder.onnx"
@@ -63,15 +60,8 @@ class OnnxModels:
     difference: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Tower:
-    """One file to write; ``axes`` names those dimensions of the input that are free, with the most that they may be."""
-
-    file: str
-    embed: Literal["embed_image", "embed_text"]
-    names: tuple[str, str]
-    example: Tensor
-    axes: dict[int, tuple[str, int | None]]
+_FILES = {"image": IMAGE_FILE, "text": TEXT_FILE}
+_NAMES = {"image": ("pixel_values", "image_embeddings"), "text": ("input_ids", "text_embeddings")}
 
 
 def export_onnx(encoder: Encoder, folder: str | os.PathLike[str]) -> OnnxModels:
@@ -98,6 +88,7 @@ def export_onnx(encoder: Encoder, folder: str | os.PathLike[str]) -> OnnxModels:
         >>> read_onnx_metadata(models.image_encoder)["fingerprint"]
     """
     towers, folder = _exportable(encoder), Path(folder)
+    programs = towers.programs()
     if any(folder.glob("*.safetensors")):
         hint = "give a folder of its own: the tokenizer's files would be replaced"
         raise UsageError(f"{folder} holds a model already", hint=hint)
@@ -107,8 +98,8 @@ def export_onnx(encoder: Encoder, folder: str | os.PathLike[str]) -> OnnxModels:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as name:
         draft = Path(name)
-        for tower in _both(towers):
-            _write(towers.model, tower, _metadata(encoder, towers), draft / tower.file)
+        for tower, program in programs.items():
+            _write(program, _NAMES[tower], _metadata(encoder, towers), draft / _FILES[tower])
         difference = _largest_difference(encoder, towers, draft)
         if difference is not None and not difference <= TOLERANCE:  # in this form a NaN is refused, too
             message = f"the ONNX files of {encoder.name} differ from torch by {difference:.1e}, more than {TOLERANCE}"
@@ -147,8 +138,6 @@ def read_onnx_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _exportable(encoder: Encoder) -> ClipTowers:
-    import torch
-
     from nunbit.pretrained.encoder import ClipTowers
 
     towers = encoder.towers
@@ -156,18 +145,6 @@ def _exportable(encoder: Encoder) -> ClipTowers:
         raise UnsupportedModel(
             f"{encoder.name} is not a CLIP or SigLIP model, and no other kind can be written as ONNX",
             hint="`nunbit models` lists models that can",
-        )
-    if isinstance(encoder.preprocessing, FlexiblePreprocessing):
-        raise UnsupportedModel(
-            f"{encoder.name} takes pictures of any proportions (NaFlex) and computes positions for the size of each, "
-            "which is not written as ONNX",
-            hint="export a SigLIP 2 that takes one size, such as siglip2-b-16-256",
-        )
-    reference = towers.model.logit_scale
-    if reference.dtype != torch.float32 or reference.device.type != "cpu":
-        raise UsageError(
-            f"{encoder.name} computes in {reference.dtype} on {reference.device}; only float32 on the cpu is exported",
-            hint="load it without another precision or device",
         )
     return towers
 
@@ -179,23 +156,6 @@ def _require_packages() -> None:
         except ImportError as error:
             hint = "pip install 'nunbit[export]'"
             raise ModelError(f"writing ONNX needs the package {name}: {error}", hint=hint) from error
-
-
-def _both(towers: ClipTowers) -> tuple[_Tower, _Tower]:
-    import torch
-
-    preprocessing, tokens = towers.settings.preprocessing, towers.tokenizer.config
-    assert isinstance(preprocessing, Preprocessing)
-    pixels = torch.zeros(2, 3, preprocessing.image_size, preprocessing.image_size)
-    ids = torch.zeros(2, tokens.context_length, dtype=torch.int64)
-    batch: dict[int, tuple[str, int | None]] = {0: ("batch", None)}
-    length: dict[int, tuple[str, int | None]] = {}
-    if tokens.padding == "longest":
-        length = {1: ("tokens", tokens.context_length)}
-    return (
-        _Tower(IMAGE_FILE, "embed_image", ("pixel_values", "image_embeddings"), pixels, batch),
-        _Tower(TEXT_FILE, "embed_text", ("input_ids", "text_embeddings"), ids, batch | length),
-    )
 
 
 def _metadata(encoder: Encoder, towers: ClipTowers) -> dict[str, str]:
@@ -211,38 +171,26 @@ def _metadata(encoder: Encoder, towers: ClipTowers) -> dict[str, str]:
     return entries if encoder.logit_bias is None else entries | {"logit_bias": repr(encoder.logit_bias)}
 
 
-def _write(model: Clip, tower: _Tower, metadata: dict[str, str], path: Path) -> None:
+def _write(program: Program, names: tuple[str, str], metadata: dict[str, str], path: Path) -> None:
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    class Module(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, x: Tensor) -> Tensor:
-            embeddings: Tensor = getattr(self.model, tower.embed)(x)
-            return embeddings
-
-    dimensions = {axis: torch.export.Dim(name, max=most) for axis, (name, most) in tower.axes.items()}
-    names = {axis: name for axis, (name, _) in tower.axes.items()}
     with _quiet():
         try:
             # Strict, because only then does len() of a tensor stay free; and apart from the conversion, which on its
             # own would write the example's batch size into the file instead of failing.
-            program = torch.export.export(Module().eval(), (tower.example,), dynamic_shapes=(dimensions,), strict=True)
             onnx = torch.onnx.export(
-                program,
+                program.export(strict=True),
                 dynamo=True,
-                dynamic_shapes=(names,),
-                input_names=[tower.names[0]],
-                output_names=[tower.names[1]],
+                dynamic_shapes=({axis: name for axis, (name, _) in program.free.items()},),
+                input_names=[names[0]],
+                output_names=[names[1]],
                 opset_version=_OPSET,
                 verbose=False,
             )
         except Exception as error:  # of two compilers, with dozens of errors between them
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UnsupportedModel(f"torch cannot write {tower.file} for this model: {reason}") from error
+            raise UnsupportedModel(f"torch cannot write {path.name} for this model: {reason}") from error
         assert onnx is not None
         ClearMetadataAndDocStringPass()(onnx.model)  # every node says from which source file of whose disk it comes
         onnx.model.metadata_props.update(metadata)
@@ -271,16 +219,16 @@ def _largest_difference(encoder: Encoder, towers: ClipTowers, folder: Path) -> f
         runtime: Any = import_module("onnxruntime")
     except ImportError:
         return None
-    image_tower, text_tower = _both(towers)
+    programs = towers.programs()
     image, text = (
-        runtime.InferenceSession(str(folder / tower.file), providers=["CPUExecutionProvider"])
-        for tower in (image_tower, text_tower)
+        runtime.InferenceSession(str(folder / _FILES[tower]), providers=["CPUExecutionProvider"])
+        for tower in ("image", "text")
     )
     rng = np.random.default_rng(0)
-    length = text_tower.example.shape[1]
+    length = programs["text"].example.shape[1]
     differences = []
-    for batch, tokens in ((1, length), (3, max(2, length // 2) if 1 in text_tower.axes else length)):
-        pixels = rng.standard_normal((batch, *image_tower.example.shape[1:]), np.float32)
+    for batch, tokens in ((1, length), (3, max(2, length // 2) if 1 in programs["text"].free else length)):
+        pixels = rng.standard_normal((batch, *programs["image"].example.shape[1:]), np.float32)
         (embeddings,) = image.run(None, {"pixel_values": pixels})
         differences.append(_difference(embeddings, encoder.encode_pixels(pixels)))
         ids = rng.integers(0, towers.settings.config.text.vocab_size, (batch, tokens))

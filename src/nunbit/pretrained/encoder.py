@@ -5,7 +5,7 @@ Shapes: B batch, N texts, E embedding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -14,20 +14,20 @@ import torch
 
 from nunbit.clip import Clip
 from nunbit.encode import Encoder, EncoderInfo
-from nunbit.errors import UsageError, WeightsError
+from nunbit.errors import UnsupportedModel, UsageError, WeightsError
+from nunbit.preprocessing import Preprocessing
 from nunbit.pretrained.fingerprint import fingerprint
 from nunbit.pretrained.parts import Pretrained, Settings, blank_model, read_json
 from nunbit.pretrained.reading import OWN_FILE, read_pretrained
 from nunbit.pretrained.writing import write_pretrained
+from nunbit.programs import Program
+from nunbit.text.batches import batches_by_length
 from nunbit.vision_encoder import PatchBatch, pad_patches
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from nunbit.types import FloatArray
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
-TEXTS_PER_BATCH = 64
 
 
 class ClipTowers:
@@ -76,23 +76,43 @@ class ClipTowers:
         ids = self.tokenizer(texts)
         rows = np.empty((len(ids), self.settings.config.embedding_size), np.float32)
         with torch.inference_mode():
-            for numbers, length in self._text_batches(ids):
-                batch = torch.from_numpy(ids[numbers, :length]).to(self.model.logit_scale.device)
+            for numbers, some in batches_by_length(ids, self.tokenizer.config):
+                batch = torch.from_numpy(some).to(self.model.logit_scale.device)
                 rows[numbers] = _rows(self.model.embed_text(batch))
         return rows
 
-    def _text_batches(self, ids: npt.NDArray[np.int64]) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-        """Numbers of the texts of each batch, and how many of their tokens to read.
+    def programs(self) -> dict[str, Program]:
+        """Both towers: ``image`` of (B, 3, S, S) pixels and ``text`` of (B, T) token ids.
 
-        Where padding changes nothing, texts of like length go together and nobody reads padding.
+        T is free up to the context length where padding changes nothing (CLIP), and fixed otherwise (SigLIP).
+
+        Raises:
+            UnsupportedModel: It takes pictures of any proportions, and computes positions for each.
+            UsageError: Another precision or device than float32 on the cpu.
         """
-        lengths = np.full(len(ids), ids.shape[1])
-        if self.tokenizer.config.padding == "longest":
-            lengths = (ids == self.tokenizer.config.end_token_id).argmax(1) + 1
-        order = np.argsort(lengths, kind="stable")
-        for start in range(0, len(ids), TEXTS_PER_BATCH):
-            numbers = order[start : start + TEXTS_PER_BATCH]
-            yield numbers, int(lengths[numbers].max())
+        preprocessing, tokens = self.settings.preprocessing, self.tokenizer.config
+        if not isinstance(preprocessing, Preprocessing):
+            raise UnsupportedModel(
+                f"{self.name} takes pictures of any proportions (NaFlex) and computes positions for the size of each, "
+                "which cannot be compiled",
+                hint="a SigLIP 2 that takes one size can, such as siglip2-b-16-256",
+            )
+        reference = self.model.logit_scale
+        if reference.dtype != torch.float32 or reference.device.type != "cpu":
+            raise UsageError(
+                f"{self.name} computes in {reference.dtype} on {reference.device}; only float32 on the cpu is compiled",
+                hint="load it without another precision or device",
+            )
+        pixels = torch.zeros(2, 3, preprocessing.image_size, preprocessing.image_size)
+        ids = torch.zeros(2, tokens.context_length, dtype=torch.int64)
+        batch: dict[int, tuple[str, int | None]] = {0: ("batch", None)}
+        length: dict[int, tuple[str, int | None]] = {}
+        if tokens.padding == "longest":
+            length = {1: ("tokens", tokens.context_length)}
+        return {
+            "image": Program(self.model.embed_image, (self.model,), pixels, batch),
+            "text": Program(self.model.embed_text, (self.model,), ids, batch | length),
+        }
 
     def save(self, folder: Path) -> None:
         """Write a model folder, with a card.

@@ -20,11 +20,12 @@ from nunbit.pretrained.open_clip_names import open_clip_rules
 from nunbit.pretrained.openai_archive import read_openai_archive
 from nunbit.pretrained.parts import Pretrained, Settings, blank_model, read_json, read_license, with_end_token
 from nunbit.pretrained.tensor_names import rename
-from nunbit.pretrained.tokenizer_files import read_clip_tokenizer, restore_tokenizer
+from nunbit.pretrained.tokenizer_files import read_clip_tokenizer
 from nunbit.pretrained.transformers_names import IGNORED as TRANSFORMERS_IGNORED
 from nunbit.pretrained.transformers_names import clip_rules
 from nunbit.pretrained.weights import find_weights, fit_tensors, has_weights, read_tensors
 from nunbit.text import TokenizerConfig
+from nunbit.text.saved import restore_tokenizer
 from nunbit.text_encoder import TextConfig
 from nunbit.vision_encoder import ResNetConfig, VisionConfig, VitConfig
 

@@ -80,17 +80,6 @@ def read_open_clip_tokenizer(folder: Path, config: ClipConfig, text_cfg: Mapping
     return _json_tokenizer(file, folder, _CLEANING[cleaning or "whitespace"], length)
 
 
-def restore_tokenizer(folder: Path, settings: TokenizerConfig) -> Tokenizer:
-    """Read a vocabulary of our own folder, whose settings are known."""
-    if settings.kind == "clip_bpe":
-        dialect: Dialect = "transformers" if settings.canonicalization == "nfc_lower" else "open_clip"
-        return Tokenizer(make_vocabulary(read_byte_pairs(folder), dialect), settings)
-    if settings.kind == "sentencepiece":
-        return Tokenizer(SentencePieceVocabulary(folder / "spiece.model"), settings)
-    file = read_json_tokenizer(folder)  # lower case is part of the saved file
-    return Tokenizer(file.vocabulary(file.marks), settings)
-
-
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write the vocabulary and what `transformers` wants to know of it."""
     tokenizer.vocabulary.save(folder)

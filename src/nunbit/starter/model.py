@@ -23,6 +23,7 @@ from nunbit.preprocessing import Preprocessing
 from nunbit.starter.packages import PACKAGED_FILES, PICTURE_WEIGHTS, TEXT_VOCABULARY, TEXT_WEIGHTS, sha256_of
 
 if TYPE_CHECKING:
+    from nunbit.programs import Program
     from nunbit.starter.bridge import Bridge
     from nunbit.starter.picture_tower import EfficientNetLite
     from nunbit.starter.text_tower import SentenceEncoder
@@ -78,6 +79,13 @@ class Starter:
 
         return load_bridge(self._folder, Bridge())
 
+    @cached_property
+    def _text_bridge(self) -> dict[str, FloatArray]:
+        from safetensors import safe_open
+
+        with safe_open(self._folder / "model.safetensors", "np") as file:
+            return {name: file.get_tensor(name).astype(np.float32) for name in ("text_mean", "text_map", "text_bias")}
+
     def features(self, pixel_values: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(B, 3, 260, 260) float32 → features (B, 1280) and ImageNet logits (B, 1000), float32."""
         import torch
@@ -106,13 +114,23 @@ class Starter:
         return rows
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
-        """N texts → (N, 512) unit rows."""
+        """N texts → (N, 512) unit rows; in NumPy like the text tower, so that words alone never load torch."""
+        bridge = self._text_bridge
+        rows = (self.text_tower.encode(texts) - bridge["text_mean"]) @ bridge["text_map"] + bridge["text_bias"]
+        unit: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return unit
+
+    def programs(self) -> dict[str, Program]:
+        """The picture tower with its side of the bridge, ``image`` of (B, 3, 260, 260) pixels; texts need no torch."""
         import torch
 
-        with torch.inference_mode():
-            sentences = torch.from_numpy(self.text_tower.encode(texts))
-            rows: FloatArray = self.bridge.encode_text(sentences).numpy()
-        return rows
+        from nunbit.programs import Program
+
+        tower, bridge, size = self.picture_tower, self.bridge, PREPROCESSING.image_size
+        pixels = torch.zeros(2, 3, size, size)
+        return {
+            "image": Program(lambda x: bridge.encode_image(*tower(x)), (tower, bridge), pixels, {0: ("batch", None)})
+        }
 
 
 def load_bridge(folder: Path, bridge: Bridge) -> Bridge:

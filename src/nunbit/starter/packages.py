@@ -33,12 +33,11 @@ class PackagedFile:
     license: str
     source: str
 
-    def locate(self) -> Path:
-        """The file on disk, verified.
+    def find(self) -> Path:
+        """The file on disk, as it is.
 
         Raises:
-            ModelNotFound: The package is not installed.
-            WeightsError: The file is not the one that nunbit was built with.
+            ModelNotFound: The package is not installed, or not whole.
         """
         try:
             found = Path(str(distribution(self.distribution).locate_file(self.path)))
@@ -47,6 +46,16 @@ class PackagedFile:
             raise ModelNotFound(message, hint=f"pip install {self.distribution}") from error
         if not found.is_file():
             raise ModelNotFound(f"{self.distribution} is installed without {self.path}", hint=self._remedy)
+        return found
+
+    def locate(self) -> Path:
+        """The file on disk, verified.
+
+        Raises:
+            ModelNotFound: The package is not installed, or not whole.
+            WeightsError: The file is not the one that nunbit was built with.
+        """
+        found = self.find()
         actual = sha256_of(found)
         if actual != self.sha256:
             message = f"{found.name} has sha256 {actual[:16]}…, expected {self.sha256[:16]}…; it is damaged or replaced"

@@ -1,0 +1,55 @@
+"""What this machine computes with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_CPU_FILE = Path("/proc/cpuinfo")
+_GPU_FILE = Path("/dev/nvidiactl")
+_NAMED = {"amx_int8": "AMX", "amx_tile": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx512_bf16": "AVX-512 bf16",
+          "avx512f": "AVX-512", "avx2": "AVX2"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine, as far as it decides which engine is quick.
+
+    Attributes:
+        processor: Its name.
+        features: What of interest its processor can do, the best first: ``AMX``, ``AVX-512 VNNI``, ...
+        cores: How many this process may use.
+        gpu: A driver for NVIDIA's GPUs is loaded; whether torch can use one is another question.
+    """
+
+    processor: str
+    features: tuple[str, ...]
+    cores: int
+    gpu: bool
+
+    @property
+    def signature(self) -> str:
+        """Equal for machines on which the same engine is quick; timings of one mean nothing on another."""
+        return hashlib.sha256(repr((self.processor, self.features, self.cores)).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        kinds = ", ".join(self.features) or "no vector extensions known here"
+        return f"{self.processor}, {kinds}, {self.cores} core{'' if self.cores == 1 else 's'}"
+
+
+def this_machine() -> Machine:
+    """Ask the system; loads nothing."""
+    lines: dict[str, str] = {}
+    with suppress(OSError):  # not Linux
+        for line in _CPU_FILE.read_text(errors="replace").split("\n\n")[0].splitlines():
+            key, _, value = line.partition(":")
+            lines[key.strip()] = value.strip()
+    flags = lines.get("flags", "").split()
+    features = dict.fromkeys(name for flag, name in _NAMED.items() if flag in flags)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processor = lines.get("model name") or platform.processor() or platform.machine()
+    return Machine(processor, tuple(features), cores, _GPU_FILE.exists())

@@ -1,0 +1,212 @@
+"""A model and the name of an engine → an encoder that computes with it.
+
+``auto`` takes the quickest engine that answers as torch in float32 does: a GPU where torch can use one, else what
+`prepare` found to be the quickest on this machine, else torch. What was found is kept, so that the next process needs
+neither torch nor the weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from nunbit.config import from_plain
+from nunbit.encode import Encoder, EncoderInfo, EngineInfo
+from nunbit.engine.machine import Machine, this_machine
+from nunbit.engine.names import AUTO, ONNX, OPENVINO, Precision
+from nunbit.engine.record import (
+    WORTH_IT,
+    Record,
+    TowerRecord,
+    engine_folder,
+    known_fingerprint,
+    read_record,
+    remember_fingerprint,
+)
+from nunbit.engine.towers import CompiledTowers, Parts, Run
+from nunbit.errors import EngineRefused, NunbitWarning
+from nunbit.preprocessing import Preprocessing
+
+_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that is not loaded yet.
+
+    Attributes:
+        name: What the user called it.
+        files: All that it is made of.
+        load: Loads it with torch, in float32 on the CPU.
+        load_on_gpu: Loads it with torch on the first GPU; None where it cannot compute there.
+    """
+
+    name: str
+    files: Sequence[Path]
+    load: Callable[[], Encoder]
+    load_on_gpu: Callable[[], Encoder] | None = None
+
+
+def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | None = None) -> Encoder:
+    """Open a model with an engine, preparing it when that was not done on this machine before.
+
+    Args:
+        source: The model.
+        engine: One of `nunbit.engine.names.ENGINES` but ``torch``.
+        tell: Told in a few words what takes long.
+
+    Raises:
+        EngineRefused: The engine that was asked for cannot run this model, or does not agree with torch.
+    """
+    machine = this_machine()
+    if engine == AUTO and machine.gpu and source.load_on_gpu is not None and _torch_has_gpu():
+        return source.load_on_gpu()
+    load = cache(source.load)
+    if engine == ONNX:
+        return _open_onnx(source, load, machine)
+    wanted = OPENVINO.get(engine)
+    fingerprint = known_fingerprint(source.files)
+    record = None if fingerprint is None else read_record(fingerprint, machine)
+    if record is None or not _ready(record, _choose(record, wanted, or_torch=engine == AUTO)):
+        try:
+            record = prepare_engines(source, load, machine, keep=wanted, tell=tell)
+        except OSError as error:
+            if engine != AUTO:
+                raise
+            note = f"the cache of engines cannot be written ({error}), so torch computes"
+            warnings.warn(NunbitWarning(note), stacklevel=2)
+            return load()
+    chosen = _choose(record, wanted, or_torch=engine == AUTO)
+    if chosen.image is not None:
+        return _open_openvino(source, record, chosen, load)
+    if engine == AUTO:
+        return load()
+    raise EngineRefused(f"{engine} is refused for {source.name}: {chosen.reason}", hint="auto takes one that agrees")
+
+
+def prepare_engines(
+    source: ModelSource,
+    load: Callable[[], Encoder],
+    machine: Machine,
+    *,
+    keep: Precision | None = None,
+    pictures: Sequence[Path] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Record:
+    """Prepare a model's engines, as `nunbit.engine.preparing.prepare` does, and note which files they belong to."""
+    from nunbit.engine.preparing import Preparation, prepare
+
+    tell = tell or (lambda _: None)
+    tell(f"preparing {source.name} for this machine, once")
+    encoder = load()
+    record = prepare(encoder, Preparation(machine, keep, pictures, tell))
+    remember_fingerprint(source.files, encoder.fingerprint)
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A precision for each tower; None where torch computes. ``reason``: why it does with pictures."""
+
+    image: Precision | None
+    text: Precision | None
+    reason: str = ""
+
+
+def _choose(record: Record, wanted: Precision | None, *, or_torch: bool) -> _Choice:
+    """The quickest of what agrees with torch.
+
+    Args:
+        record: What was found out.
+        wanted: Of pictures, when one precision was asked for.
+        or_torch: Torch may compute where nothing is quicker.
+    """
+
+    def least(tower: TowerRecord) -> float:
+        return WORTH_IT * tower.torch_rate if or_torch else 0
+
+    if record.image is None:
+        return _Choice(None, None, record.problem)
+    if wanted is None:
+        found = record.image.quickest(at_least=least(record.image))
+        reason = "; ".join(
+            f"{check.precision}: {check.refused or 'slower than torch'}" for check in record.image.checks
+        )
+    else:
+        found = record.image.find(wanted)
+        reason = found.refused if found else "it was never tried"
+    text = record.text.quickest(at_least=least(record.text)) if record.text else None
+    image = None if found is None or found.refused else found.precision
+    return _Choice(image, text.precision if text else None, reason)
+
+
+def _ready(record: Record, choice: _Choice) -> bool:
+    """Tell whether the files that a choice needs were kept."""
+    folder = engine_folder(record.fingerprint)
+    needed = [
+        _file(folder, name, precision)
+        for name, precision in (("image", choice.image), ("text", choice.text))
+        if precision
+    ]
+    return all(path.is_file() and path.with_suffix(".bin").is_file() for path in needed)
+
+
+def _file(folder: Path, tower: str, precision: Precision) -> Path:
+    """Where a tower lies; bfloat16 is computed from the float32 weights."""
+    return folder / f"{tower}-{'int8' if precision == 'int8' else 'fp32'}.xml"
+
+
+def _open_openvino(source: ModelSource, record: Record, choice: _Choice, load: Callable[[], Encoder]) -> Encoder:
+    from nunbit.engine.openvino_models import CompiledModel
+
+    assert choice.image is not None
+    folder, cores = engine_folder(record.fingerprint), this_machine().cores
+    (folder / "compiled").mkdir(exist_ok=True)
+
+    def compiled(tower: str, precision: Precision, streams: int) -> Callable[[], Run]:
+        path = _file(folder, tower, precision)
+        return lambda: CompiledModel(path, precision, streams=streams, threads=cores, cache=folder / "compiled")
+
+    parts = Parts(
+        image=compiled("image", choice.image, cores),
+        text=None if choice.text is None else compiled("text", choice.text, 1),
+        original=lambda: load().towers,
+        tokenizer=folder / "tokenizer",
+    )
+    texts = choice.text or ("torch" if record.text else "numpy")
+    name = f"openvino (pictures {choice.image}, texts {texts})"
+    return _encoder(source, record, parts, EngineInfo(name, batch_size=_BATCH_SIZE, concurrency=cores))
+
+
+def _open_onnx(source: ModelSource, load: Callable[[], Encoder], machine: Machine) -> Encoder:
+    from nunbit.engine.onnx_engine import IMAGE, TEXT, OnnxModel, onnx_files, onnx_record, write_onnx_files
+
+    fingerprint = known_fingerprint(source.files)
+    folder = None if fingerprint is None else onnx_files(engine_folder(fingerprint), fingerprint)
+    if folder is None:
+        encoder = load()
+        folder = write_onnx_files(encoder, engine_folder(encoder.fingerprint))
+        remember_fingerprint(source.files, encoder.fingerprint)
+    found = folder
+    parts = Parts(
+        image=lambda: OnnxModel(found / IMAGE, threads=machine.cores),
+        text=lambda: OnnxModel(found / TEXT, threads=machine.cores),
+        original=lambda: load().towers,
+        tokenizer=found,
+    )
+    return _encoder(source, onnx_record(found / IMAGE), parts, EngineInfo(ONNX, batch_size=_BATCH_SIZE))
+
+
+def _encoder(source: ModelSource, record: Record, parts: Parts, engine: EngineInfo) -> Encoder:
+    preprocessing = from_plain(Preprocessing, record.preprocessing, where="engine.json: preprocessing")
+    info = EncoderInfo(source.name, record.embedding_size, preprocessing, engine)
+    return Encoder(CompiledTowers(record, parts), info)
+
+
+def _torch_has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

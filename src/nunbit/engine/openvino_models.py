@@ -1,0 +1,116 @@
+"""OpenVINO as this project uses it: imported without its telemetry, compiled with a cache, run from several threads.
+
+Shapes: B batch, E embedding.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nunbit.errors import ModelError, UnsupportedModel
+
+if TYPE_CHECKING:
+    from nunbit.engine.names import Precision
+    from nunbit.programs import Program
+    from nunbit.types import FloatArray
+
+_TELEMETRY = "openvino_telemetry"
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def import_openvino() -> Any:
+    """The ``openvino`` package.
+
+    On being imported it would report to its maker over the network; it does without where its telemetry package cannot
+    be found, and here it never finds it.
+
+    Raises:
+        ModelError: It is not installed.
+    """
+    if "openvino" not in sys.modules:
+        hidden = sys.modules.get(_TELEMETRY)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            import openvino
+        except ImportError as error:
+            raise ModelError(f"the package openvino cannot be used: {error}", hint="pip install openvino") from error
+        finally:
+            sys.modules.pop(_TELEMETRY, None)
+            if hidden is not None:
+                sys.modules[_TELEMETRY] = hidden
+    import openvino
+
+    return openvino
+
+
+def convert(program: Program, name: str) -> Any:
+    """A tower of torch → an `openvino.Model` in float32.
+
+    Raises:
+        UnsupportedModel: It has a part that OpenVINO or torch's tracer does not know.
+    """
+    openvino = import_openvino()
+    disabled = logging.root.manager.disable
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logging.disable(logging.CRITICAL)  # nobody can act upon what the tracers remark
+            return openvino.convert_model(program.export())
+    except Exception as error:  # of two compilers, with dozens of errors between them
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnsupportedModel(f"OpenVINO cannot take the {name} tower: {reason}") from error
+    finally:
+        logging.disable(disabled)
+
+
+class CompiledModel:
+    """A model that is ready to run, in as many threads at once as it has streams.
+
+    Args:
+        model: An `openvino.Model` or the path of one.
+        precision: What to compute in.
+        streams: How many runs go side by side; the cores are shared out among them.
+        threads: Cores to use in all.
+        cache: Folder for compiled models; None for no cache.
+    """
+
+    def __init__(
+        self, model: Any, precision: Precision, *, streams: int, threads: int, cache: Path | None = None
+    ) -> None:
+        openvino = import_openvino()
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "NUM_STREAMS": str(streams),
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # decoding threads want those cores, too
+        }
+        if cache is not None:
+            settings["CACHE_DIR"] = str(cache)
+        source = str(model) if isinstance(model, Path) else model
+        compiled = openvino.Core().compile_model(source, "CPU", settings)
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(streams):
+            self._idle.put(compiled.create_infer_request())
+
+    def __call__(self, inputs: np.ndarray[Any, Any]) -> FloatArray:
+        """Run; waits while all streams are busy.
+
+        Args:
+            inputs: What the tower takes.
+
+        Returns:
+            (B, E) float32.
+        """
+        request = self._idle.get()
+        try:
+            request.infer([np.ascontiguousarray(inputs)], share_inputs=True)
+            return np.array(request.get_output_tensor(0).data, np.float32)
+        finally:
+            self._idle.put(request)

@@ -1,0 +1,194 @@
+"""An encoder of torch → engines for this machine: converted, quantized, compared with torch, timed, kept.
+
+Shapes: N check inputs, E embedding.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nunbit.config import to_plain
+from nunbit.engine.check_inputs import BATCH, TEXTS, pixel_batches
+from nunbit.engine.machine import Machine
+from nunbit.engine.names import COSINE_FLOOR, Precision
+from nunbit.engine.openvino_models import CompiledModel, convert, import_openvino
+from nunbit.engine.quantize import observe, quantize
+from nunbit.engine.record import (
+    FORMAT_VERSION,
+    Check,
+    Record,
+    Tower,
+    TowerRecord,
+    engine_folder,
+    versions,
+    write_record,
+)
+from nunbit.errors import ModelError
+from nunbit.preprocessing import Preprocessing
+from nunbit.text.batches import batches_by_length
+
+if TYPE_CHECKING:
+    from nunbit.encode import Encoder
+    from nunbit.types import FloatArray
+
+_RUNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How engines are prepared.
+
+    Attributes:
+        machine: The one that they are prepared for.
+        keep: A precision of pictures that is kept although another one is the quickest.
+        pictures: To calibrate and check on; None for the project's own.
+        tell: Told in a few words what is being done.
+    """
+
+    machine: Machine
+    keep: Precision | None = None
+    pictures: Sequence[Path] | None = None
+    tell: Callable[[str], None] = lambda _: None
+
+
+def prepare(encoder: Encoder, how: Preparation) -> Record:
+    """Prepare all engines of an encoder and keep the record.
+
+    What fails becomes part of the record: a precision is refused with a reason, and an encoder that cannot be
+    converted at all has a ``problem``.
+
+    Args:
+        encoder: On torch, in float32 on the CPU.
+        how: Settings.
+
+    Raises:
+        UsageError: The pictures given for calibration cannot be used.
+        OSError: The cache cannot be written.
+    """
+    folder = engine_folder(encoder.fingerprint)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    towers: dict[Tower, TowerRecord] = {}
+    problem = ""
+    try:
+        programs = encoder.towers.programs()
+        if "image" in programs:
+            towers["image"] = _prepare_image(encoder, programs["image"], folder, how)
+        if "text" in programs:
+            towers["text"] = _prepare_text(encoder, programs["text"], folder, how)
+    except ModelError as error:
+        problem = error.message
+    if encoder.tokenizer is not None and not problem:
+        (folder / "tokenizer").mkdir()
+        encoder.tokenizer.vocabulary.save(folder / "tokenizer")
+    record = Record(
+        format_version=FORMAT_VERSION,
+        versions=versions(),
+        machine=how.machine.signature,
+        fingerprint=encoder.fingerprint,
+        embedding_size=encoder.embedding_size,
+        logit_scale=encoder.logit_scale,
+        logit_bias=encoder.logit_bias,
+        preprocessing=encoder.preprocessing.to_dict(),
+        tokenizer=None if encoder.tokenizer is None else to_plain(encoder.tokenizer.config),
+        calibration="pictures made by formula" if how.pictures is None else ", ".join(map(str, how.pictures)),
+        image=towers.get("image"),
+        text=towers.get("text"),
+        problem=problem,
+    )
+    write_record(record)
+    return record
+
+
+def _prepare_image(encoder: Encoder, program: Any, folder: Path, how: Preparation) -> TowerRecord:
+    assert isinstance(encoder.preprocessing, Preprocessing)  # programs() refuses others
+    calibration, checks = pixel_batches(encoder.preprocessing, how.pictures)
+    batches = [checks[start : start + BATCH] for start in range(0, len(checks), BATCH)]
+    expected = [encoder.encode_pixels(batch) for batch in batches]
+    torch_rate = _rate(lambda: encoder.encode_pixels(batches[0]), len(batches[0]))
+    how.tell("converting the picture tower")
+    model = convert(program, "picture")
+    trial = _Trial(how.machine, batches, expected)
+    found = [trial.check(model, "fp32")]
+    how.tell("trying bfloat16 and int8")
+    found.append(trial.check(model, "bf16"))
+    quantized = None
+    try:
+        quantized = quantize(model, observe(model, calibration))
+        found.append(trial.check(quantized, "int8"))
+    except RuntimeError as error:
+        found.append(_refused("int8", f"OpenVINO: {str(error).strip().splitlines()[0]}"))
+    record = TowerRecord(torch_rate, tuple(found))
+    best = record.quickest()
+    kept = {how.keep, best.precision if best else None}
+    if kept & {"fp32", "bf16"}:
+        _save(model, folder / "image-fp32.xml")
+    if "int8" in kept and quantized is not None:
+        _save(quantized, folder / "image-int8.xml")
+    return record
+
+
+def _prepare_text(encoder: Encoder, program: Any, folder: Path, how: Preparation) -> TowerRecord:
+    tokenizer = encoder.tokenizer
+    parts = list(batches_by_length(tokenizer(TEXTS), tokenizer.config))
+    reference = encoder.encode_text(TEXTS)
+    expected = [reference[numbers] for numbers, _ in parts]
+    how.tell("converting the text tower")
+    torch_rate = _rate(lambda: encoder.encode_text(TEXTS), len(TEXTS))
+    model = convert(program, "text")
+    trial = _Trial(how.machine, [ids for _, ids in parts], expected)
+    found = (trial.check(model, "fp32"), trial.check(model, "bf16"))
+    _save(model, folder / "text-fp32.xml")
+    return TowerRecord(torch_rate, found)
+
+
+class _Trial:
+    """Check inputs of one tower, and torch's answers."""
+
+    def __init__(self, machine: Machine, inputs: Sequence[Any], expected: Sequence[FloatArray]) -> None:
+        self._machine = machine
+        self._inputs = inputs
+        self._expected = np.concatenate(expected)
+
+    def check(self, model: Any, precision: Precision) -> Check:
+        """Run a model on all check inputs, compare, and time it."""
+        if precision == "bf16" and not {"AMX", "AVX-512 bf16"} & set(self._machine.features):
+            return _refused(precision, "this processor has no bfloat16 products")
+        try:
+            compiled = CompiledModel(model, precision, streams=1, threads=self._machine.cores)
+            rows = np.concatenate([compiled(batch) for batch in self._inputs])
+        except RuntimeError as error:
+            return _refused(precision, f"OpenVINO: {str(error).strip().splitlines()[0]}")
+        length = np.linalg.norm(rows, axis=1) * np.linalg.norm(self._expected, axis=1)
+        cosines = np.einsum("nd,nd->n", rows, self._expected) / np.maximum(length, 1e-12)
+        mean, lowest = float(cosines.mean()), float(cosines.min())
+        floor = COSINE_FLOOR[precision]
+        refused = "" if mean >= floor else f"cosine {mean:.5f} to torch in float32, at least {floor} is asked for"
+        rate = _rate(lambda: [compiled(batch) for batch in self._inputs], len(self._expected))
+        return Check(precision, mean, lowest, rate, refused)
+
+
+def _refused(precision: Precision, reason: str) -> Check:
+    return Check(precision, 0.0, 0.0, 0.0, reason)
+
+
+def _rate(run: Callable[[], object], count: int) -> float:
+    """Inputs a second, at the quickest of a few runs: others may be disturbed."""
+    run()
+    best = float("inf")
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return count / best
+
+
+def _save(model: Any, path: Path) -> None:
+    import_openvino().save_model(model, str(path), compress_to_fp16=False)
