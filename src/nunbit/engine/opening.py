@@ -17,6 +17,7 @@ from nunbit.config import from_plain
 from nunbit.encode import Encoder, EncoderInfo, EngineInfo
 from nunbit.engine.machine import Machine, this_machine
 from nunbit.engine.names import AUTO, ONNX, OPENVINO, Precision
+from nunbit.engine.preparing import Preparation, prepare
 from nunbit.engine.record import (
     WORTH_IT,
     Record,
@@ -72,7 +73,9 @@ def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | 
     record = None if fingerprint is None else read_record(fingerprint, machine)
     if record is None or not _ready(record, _choose(record, wanted, or_torch=engine == AUTO)):
         try:
-            record = prepare_engines(source, load, machine, keep=wanted, tell=tell)
+            record = prepare_engines(
+                source, load, Preparation(machine, (wanted,) if wanted else (), tell=tell or _silent)
+            )
         except OSError as error:
             if engine != AUTO:
                 raise
@@ -87,24 +90,23 @@ def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | 
     raise EngineRefused(f"{engine} is refused for {source.name}: {chosen.reason}", hint="auto takes one that agrees")
 
 
-def prepare_engines(
-    source: ModelSource,
-    load: Callable[[], Encoder],
-    machine: Machine,
-    *,
-    keep: Precision | None = None,
-    pictures: Sequence[Path] | None = None,
-    tell: Callable[[str], None] | None = None,
-) -> Record:
-    """Prepare a model's engines, as `nunbit.engine.preparing.prepare` does, and note which files they belong to."""
-    from nunbit.engine.preparing import Preparation, prepare
+def prepare_engines(source: ModelSource, load: Callable[[], Encoder], how: Preparation) -> Record:
+    """Prepare a model's engines and note which files they belong to.
 
-    tell = tell or (lambda _: None)
-    tell(f"preparing {source.name} for this machine, once")
+    Args:
+        source: The model.
+        load: Gives it, on torch.
+        how: As `nunbit.engine.preparing.prepare` takes it.
+    """
+    how.tell(f"preparing {source.name} for this machine, once")
     encoder = load()
-    record = prepare(encoder, Preparation(machine, keep, pictures, tell))
+    record = prepare(encoder, how)
     remember_fingerprint(source.files, encoder.fingerprint)
     return record
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -142,6 +142,15 @@ def write_record(record: Record) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps(to_plain(record), ensure_ascii=False, indent=1).encode()
     replace_file(folder / RECORD_FILE, lambda file: file.write(content))
+
+
+def refuse(record: Record, precision: Precision, reason: str) -> Record:
+    """Keep that pictures may not be computed in a precision, whatever the check inputs say."""
+    assert record.image is not None
+    checks = tuple(replace(c, refused=reason) if c.precision == precision else c for c in record.image.checks)
+    record = replace(record, image=replace(record.image, checks=checks))
+    write_record(record)
+    return record
 
 
 def known_fingerprint(files: Sequence[Path]) -> str | None:

@@ -1,0 +1,95 @@
+"""Do the engines of a model agree with torch where it matters: on how often pictures are named right?
+
+Place in the river: above `nunbit.zero_shot`. Cosines say how near embeddings are; whether a label changes its place is
+seen on pictures whose class is known.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nunbit.engine.machine import Machine, this_machine
+from nunbit.engine.names import TOP1_TOLERANCE, TORCH, Precision
+from nunbit.engine.opening import ModelSource, open_engine, prepare_engines
+from nunbit.engine.preparing import Preparation
+from nunbit.engine.record import Record, known_fingerprint, read_record, refuse
+from nunbit.zero_shot import zero_shot
+
+ALL: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAccuracy:
+    """Zero-shot accuracy with one engine: top-1 out of 100, and the seconds that it took."""
+
+    engine: str
+    top1: float
+    seconds: float
+
+
+def engine_record(
+    source: ModelSource,
+    *,
+    pictures: Sequence[Path] | None = None,
+    again: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Record:
+    """What is known about a model's engines on this machine; found out now, with all of them kept, when it is not.
+
+    Args:
+        source: The model.
+        pictures: To calibrate and check on, which finds it out again; None for the project's own.
+        again: Find it out again.
+        tell: Told in a few words what is being done.
+
+    Raises:
+        UsageError: Fewer than 8 of ``pictures`` can be read.
+    """
+    machine: Machine = this_machine()
+    fingerprint = known_fingerprint(source.files)
+    record = None if again or pictures or fingerprint is None else read_record(fingerprint, machine)
+    return record or prepare_engines(source, source.load, Preparation(machine, ALL, pictures, tell))
+
+
+def compare_accuracy(
+    source: ModelSource,
+    record: Record,
+    folder: str | os.PathLike[str],
+    *,
+    templates: str = "none",
+    tell: Callable[[str], None] = lambda _: None,
+) -> tuple[Record, list[EngineAccuracy]]:
+    """Measure every engine that agrees by cosine on a folder of classes; refuse those that lose or win too much.
+
+    An engine whose top-1 accuracy is more than `TOP1_TOLERANCE` points from torch's is refused from now on.
+
+    Args:
+        source: The model.
+        record: Of its engines.
+        folder: As `nunbit.zero_shot.zero_shot` takes it.
+        templates: As `nunbit.zero_shot.zero_shot` takes them.
+        tell: Told in a few words what is being done.
+
+    Returns:
+        The record as it is afterwards, and the accuracies, torch's first.
+
+    Raises:
+        UsageError: The folder holds no classes, or no readable picture.
+    """
+    tell(f"naming the pictures of {folder} with torch")
+    reference = zero_shot(source.load(), folder, templates=templates)
+    measured = [EngineAccuracy(TORCH, reference.top1, reference.seconds)]
+    for check in record.image.checks if record.image else ():
+        if check.refused:
+            continue
+        name = f"openvino-{check.precision}"
+        tell(f"the same with {name}")
+        found = zero_shot(open_engine(source, name), folder, templates=templates)
+        measured.append(EngineAccuracy(name, found.top1, found.seconds))
+        if abs(found.top1 - reference.top1) > TOP1_TOLERANCE:
+            reason = f"zero-shot top-1 on {folder} is {found.top1:.1f}, torch's is {reference.top1:.1f}"
+            record = refuse(record, check.precision, reason)
+    return record, measured

@@ -1,0 +1,413 @@
+"""Every engine answers as torch does or is refused by name; what was prepared is found again without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nunbit
+from clip_models import make_towers, pictures
+from nunbit.caches import VARIABLE as CACHE_VARIABLE
+from nunbit.encode import Encoder
+from nunbit.engine import check_inputs, opening, preparing
+from nunbit.engine.machine import Machine, this_machine
+from nunbit.engine.names import COSINE_FLOOR, ENGINES, requested_engine
+from nunbit.engine.openvino_models import CompiledModel, convert
+from nunbit.engine.quantize import observe, quantizable, quantize
+from nunbit.engine.record import Check, Record, TowerRecord, engine_folder, read_record, refuse, write_record
+from nunbit.errors import EngineRefused, NunbitWarning, UsageError
+from nunbit.loading import locate, model_source
+from nunbit.programs import Program
+from test_onnx_export import make_family
+
+TEXTS = ["cat", "a photo of a cat", "창가에 앉은 고양이 한 마리", "🐈 on a 🛋️", "word " * 300]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("engines")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def clip_folder(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    make_family("clip", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wide_folder(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wide enough for rounding errors to cancel out, as they do in models of real size."""
+    folder = tmp_path_factory.mktemp("vocabulary")
+    towers = make_towers(folder, hidden_size=256, intermediate_size=512)
+    towers.save(saved := tmp_path_factory.mktemp("wide"))
+    return saved
+
+
+@pytest.fixture(scope="module")
+def siglip_folder(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("siglip")
+    make_family("siglip", folder)
+    return folder
+
+
+def cosines(rows: Any, expected: Any) -> Any:
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    return np.einsum("nd,nd->n", rows, expected)
+
+
+def record_of(encoder: Encoder) -> Record:
+    record = read_record(encoder.fingerprint, this_machine())
+    assert record is not None
+    return record
+
+
+def runs_bf16() -> bool:
+    return bool({"AMX", "AVX-512 bf16"} & set(this_machine().features))
+
+
+@pytest.mark.parametrize(
+    ("family", "engine"),
+    [
+        *[(f"{kind}_folder", f"openvino-{precision}") for kind in ("clip", "siglip") for precision in ("fp32", "bf16")],
+        ("wide_folder", "openvino-int8"),
+        ("clip_folder", "onnxruntime"),
+        ("siglip_folder", "onnxruntime"),
+    ],
+)
+def test_an_engine_answers_as_torch(family: str, engine: str, request: pytest.FixtureRequest) -> None:
+    if engine == "openvino-bf16" and not runs_bf16():
+        pytest.skip("this processor has no bfloat16 products")
+    folder = request.getfixturevalue(family)
+    reference, encoder = nunbit.load(folder, engine="torch"), nunbit.load(folder, engine=engine)
+    floor = COSINE_FLOOR["int8" if "int8" in engine else "bf16" if "bf16" in engine else "fp32"]
+    for count in (1, 3, 9):  # of 9, more than one batch
+        images = pictures(count)
+        assert cosines(encoder.encode_image(images), reference.encode_image(images)).mean() >= floor
+    assert cosines(encoder.encode_text(TEXTS), reference.encode_text(TEXTS)).mean() >= COSINE_FLOOR["bf16"]
+    assert engine.split("-")[0] in encoder.engine.name
+    assert (encoder.fingerprint, encoder.logit_scale, encoder.logit_bias, encoder.preprocessing) == (
+        reference.fingerprint,
+        reference.logit_scale,
+        reference.logit_bias,
+        reference.preprocessing,
+    )
+
+
+def test_the_starter_in_openvino_answers_as_torch(cache: Path, starter: Encoder) -> None:
+    encoder = nunbit.load("starter", engine="openvino-fp32")
+    images = pictures(5, (300, 200))
+    np.testing.assert_allclose(encoder.encode_image(images), starter.encode_image(images), atol=1e-4)
+    np.testing.assert_array_equal(encoder.encode_text(["고양이", "cat"]), starter.encode_text(["고양이", "cat"]))
+
+
+def test_what_differs_is_refused_by_name_and_auto_takes_another(cache: Path) -> None:
+    """EfficientNet does not bear 8 bits: the gate must notice."""
+    with pytest.raises(EngineRefused, match=r"openvino-int8 is refused for starter: cosine 0\.9\d+ .* at least 0.999"):
+        nunbit.load("starter", engine="openvino-int8")
+    assert "int8" not in nunbit.load("starter", engine="auto").engine.name
+
+
+def test_texts_of_like_length_go_together_only_where_padding_is_no_part_of_the_answer(
+    clip_folder: Path, siglip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    run = CompiledModel.__call__
+
+    def noting(self: CompiledModel, inputs: Any) -> Any:
+        shapes.append(inputs.shape)
+        return run(self, inputs)
+
+    monkeypatch.setattr(CompiledModel, "__call__", noting)
+    nunbit.load(clip_folder, engine="openvino").encode_text(["a", "b c d e f g"])
+    assert shapes.pop()[1] < nunbit.load(clip_folder, engine="torch").tokenizer.config.context_length
+    siglip = nunbit.load(siglip_folder, engine="openvino")
+    siglip.encode_text(["a"])
+    assert siglip.tokenizer is not None
+    assert shapes.pop()[1] == siglip.tokenizer.config.context_length
+
+
+CHILD = """
+import json, sys
+import nunbit
+from clip_models_free import picture
+encoder = nunbit.load(sys.argv[1], engine=sys.argv[2])
+rows = [encoder.encode_image([picture()]).tolist(), encoder.encode_text(["a cat", "고양이"]).tolist()]
+telemetry = [name for name in sys.modules if name.startswith("openvino_telemetry.")]
+print(json.dumps([rows, "torch" in sys.modules, telemetry]))
+"""
+PICTURE = """
+from PIL import Image
+def picture():
+    return Image.linear_gradient("L").resize((90, 60)).convert("RGB")
+"""
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_prepared_engine_needs_no_torch_and_reports_to_nobody(clip_folder: Path, engine: str, tmp_path: Path) -> None:
+    nunbit.load(clip_folder, engine=engine)  # prepares it
+    (tmp_path / "clip_models_free.py").write_text(PICTURE)
+    answers = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, str(clip_folder), engine],
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        rows, torch_loaded, telemetry = json.loads(done.stdout.splitlines()[-1])
+        assert not torch_loaded
+        assert telemetry == []
+        answers.append(rows)
+    assert answers[0] == answers[1]
+
+
+def test_another_file_in_the_folder_is_another_model(clip_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    nunbit.load(clip_folder, engine="torch").save_pretrained(folder)
+    before = nunbit.load(folder, engine="openvino")
+    changed = nunbit.load(folder, engine="torch")
+    changed.model.vision_encoder.projection.weight.mul_(-1)
+    changed.save_pretrained(folder)
+    after = nunbit.load(folder, engine="openvino")
+    assert after.fingerprint == changed.fingerprint != before.fingerprint
+    images = pictures(2)
+    assert cosines(after.encode_image(images), changed.encode_image(images)).min() > 0.999
+    assert cosines(after.encode_image(images), before.encode_image(images)).max() < -0.99
+
+
+def test_several_threads_get_the_answers_of_one(clip_folder: Path) -> None:
+    encoder = nunbit.load(clip_folder, engine="openvino-fp32")
+    rng = np.random.default_rng(0)
+    size = encoder.preprocessing.image_size
+    batches = [rng.standard_normal((count, 3, size, size), np.float32) for count in (1, 2, 3, 4) * 4]
+    alone = [encoder.encode_pixels(batch) for batch in batches]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(encoder.encode_pixels, batches))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_naflex_computes_on_torch(cache: Path, tmp_path: Path) -> None:
+    make_family("naflex", tmp_path)
+    assert nunbit.load(tmp_path, engine="auto").engine.name == "torch"
+    with pytest.raises(EngineRefused, match="any proportions"):
+        nunbit.load(tmp_path, engine="openvino")
+
+
+def test_a_cache_that_cannot_be_written_costs_only_speed(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+    with pytest.warns(NunbitWarning, match="cannot be written"):
+        assert nunbit.load(clip_folder, engine="auto").engine.name == "torch"
+
+
+def test_a_damaged_record_is_made_again(clip_folder: Path) -> None:
+    encoder = nunbit.load(clip_folder, engine="openvino")
+    path = engine_folder(encoder.fingerprint) / "engine.json"
+    for content in ("{", "[]", '{"format_version": 1}'):
+        path.write_text(content)
+        assert nunbit.load(clip_folder, engine="openvino").fingerprint == encoder.fingerprint
+        assert json.loads(path.read_text())["fingerprint"] == encoder.fingerprint
+
+
+def test_a_record_of_another_machine_is_not_used(clip_folder: Path) -> None:
+    record = record_of(nunbit.load(clip_folder, engine="openvino"))
+    other = Machine("another processor", ("AVX2",), 8, gpu=False)
+    assert read_record(record.fingerprint, other) is None
+
+
+def test_a_compiled_encoder_has_no_module_but_can_be_saved(clip_folder: Path, tmp_path: Path) -> None:
+    encoder = nunbit.load(clip_folder, engine="openvino")
+    with pytest.raises(UsageError, match='engine="torch"'):
+        _ = encoder.model
+    encoder.save_pretrained(tmp_path / "saved")
+    assert nunbit.load(tmp_path / "saved", engine="torch").fingerprint == encoder.fingerprint
+
+
+def test_a_precision_and_a_device_are_for_torch(clip_folder: Path) -> None:
+    assert nunbit.load(clip_folder, precision="bfloat16", engine="auto").engine.name == "torch"
+    with pytest.raises(UsageError, match='engine="torch" takes both'):
+        nunbit.load(clip_folder, precision="bfloat16", engine="openvino")
+
+
+def test_engines_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="did you mean 'openvino-int8'"):
+        requested_engine("openvino-int")
+    monkeypatch.setenv("NUNBIT_ENGINE", "openvino")
+    assert requested_engine(None) == "openvino"
+    monkeypatch.delenv("NUNBIT_ENGINE")
+    assert requested_engine(None) == ENGINES[0] == "auto"
+
+
+def make_record(torch_rate: float, *checks: Check) -> Record:
+    tower = TowerRecord(torch_rate, checks)
+    return Record(1, "", "", "f" * 64, 4, 1.0, None, {}, None, "", tower, None, "")
+
+
+def choose(record: Record, **how: Any) -> Any:
+    return opening._choose(record, how.get("wanted"), or_torch=how.get("or_torch", True))
+
+
+def test_the_quickest_that_agrees_is_taken_and_torch_where_nothing_is_quicker() -> None:
+    fp32, bf16 = Check("fp32", 1, 1, 20, ""), Check("bf16", 1, 1, 30, "")
+    int8 = Check("int8", 0.9, 0.8, 90, "cosine 0.9")
+    assert choose(make_record(10, fp32, bf16, int8)).image == "bf16"
+    assert choose(make_record(29, fp32, bf16, int8)).image is None
+    assert choose(make_record(29, fp32, bf16, int8), or_torch=False).image == "bf16"
+    assert choose(make_record(10, fp32, bf16, int8), wanted="int8").image is None
+    assert choose(make_record(10, fp32, bf16, int8), wanted="fp32").image == "fp32"
+
+
+def test_a_slower_precision_is_not_taken_though_it_is_there() -> None:
+    """As bfloat16 and int8 are on a processor without products of their own for them."""
+    found = choose(
+        make_record(10, Check("fp32", 1, 1, 20, ""), Check("bf16", 1, 1, 5, ""), Check("int8", 1, 1, 15, ""))
+    )
+    assert found.image == "fp32"
+
+
+def test_a_processor_without_bfloat16_is_not_asked_for_it(clip_folder: Path) -> None:
+    trial = preparing._Trial(Machine("old", ("AVX2",), 2, gpu=False), [], [np.zeros((1, 4), np.float32)])
+    assert "no bfloat16" in trial.check(None, "bf16").refused
+
+
+def test_what_was_refused_for_its_accuracy_stays_refused(cache: Path) -> None:
+    record = make_record(1, Check("int8", 1, 1, 9, ""))
+    write_record(record)
+    assert refuse(record, "int8", "top-1 is 3 points lower").image.checks[0].refused == "top-1 is 3 points lower"  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def tower(clip_folder: Path) -> tuple[Any, Any, Any]:
+    """A picture tower as OpenVINO model, calibration batches, and torch's rows for inputs."""
+    encoder = nunbit.load(clip_folder, engine="torch")
+    batches, checks = check_inputs.pixel_batches(encoder.preprocessing, None)  # type: ignore[arg-type]
+    return convert(encoder.towers.programs()["image"], "picture"), batches, (checks, encoder.encode_pixels(checks))
+
+
+def rows_of(model: Any, inputs: Any) -> Any:
+    return CompiledModel(model, "int8", streams=1, threads=1)(inputs)
+
+
+def test_every_product_with_weights_is_rounded_to_8_bits_unless_it_is_kept(tower: tuple[Any, Any, Any]) -> None:
+    model, batches, _ = tower
+    names = [node.get_friendly_name() for node in quantizable(model)]
+    kinds = [node.get_type_name() for node in model.get_ordered_ops()]
+    assert "FakeQuantize" not in kinds
+    assert len(names) == 1 + 3 * 4  # patches, and three blocks of four; not the projection of one row
+    ranges = observe(model, batches)
+    for keep in ([], names[:3]):
+        rounded = quantize(model, ranges, keep=keep)
+        kinds = [node.get_type_name() for node in rounded.get_ordered_ops()]
+        assert kinds.count("FakeQuantize") == len(names) - len(keep)
+
+
+def test_ranges_are_those_of_the_inputs(tower: tuple[Any, Any, Any]) -> None:
+    model, batches, _ = tower
+    patches = observe(model, batches)[quantizable(model)[0].get_friendly_name()]
+    np.testing.assert_allclose(
+        patches.high, np.mean([b.max((0, 2, 3)) for b in batches], 0).reshape(patches.high.shape), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        patches.low, np.mean([b.min((0, 2, 3)) for b in batches], 0).reshape(patches.low.shape), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_large_channels_are_smoothed_away(normed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The case that plain rounding fails: one channel a hundred times as large as the others."""
+    torch.manual_seed(0)
+    norm, linear = torch.nn.LayerNorm(64), torch.nn.Linear(64, 32)
+    with torch.no_grad():
+        linear.weight[:, 0] /= 100
+        norm.weight[0] *= 100
+    module = torch.nn.Sequential(norm, linear) if normed else linear
+    model = convert(Program(module, (module,), torch.zeros(2, 16, 64), {0: ("batch", None)}), "linear")
+    inputs = np.random.default_rng(0).standard_normal((8, 16, 64), np.float32)
+    inputs[..., 0] *= 1 if normed else 100
+    with torch.no_grad():
+        expected = module(torch.from_numpy(inputs)).numpy()
+    ranges = observe(model, [inputs])
+    smooth = np.abs(rows_of(quantize(model, ranges), inputs) - expected).mean()
+    monkeypatch.setattr("nunbit.engine.quantize._smoothing", lambda *_, **__: np.ones(64, np.float32))
+    plain = np.abs(rows_of(quantize(model, ranges), inputs) - expected).mean()
+    assert smooth < 0.01 < 0.1 < plain
+
+
+def test_own_pictures_are_the_same_every_time() -> None:
+    first, second = check_inputs.own_pictures(3), check_inputs.own_pictures(3)
+    assert [a.tobytes() for a in first] == [b.tobytes() for b in second]
+    assert len({a.tobytes() for a in first}) == 3
+
+
+def test_the_users_pictures_calibrate(clip_folder: Path, album: Path, photos: Path) -> None:
+    with pytest.raises(UsageError, match="calibration takes at least 8"):
+        check_inputs.pixel_batches(nunbit.load(clip_folder, engine="torch").preprocessing, [album / "missing"])  # type: ignore[arg-type]
+    source = model_source(locate(str(clip_folder)), "mine")
+    record = opening.prepare_engines(source, source.load, preparing.Preparation(this_machine(), pictures=[photos]))
+    assert record.calibration == str(photos)
+
+
+def test_starter_accuracy_on_clothing_is_that_of_torch(
+    cache: Path, starter: Encoder, shared: Path, tmp_path: Path
+) -> None:
+    from nunbit.agreement import compare_accuracy, engine_record
+
+    for folder in sorted((shared / "data/clothing/test").iterdir()):
+        (tmp_path / folder.name).mkdir()
+        for path in sorted(folder.iterdir())[:4]:
+            (tmp_path / folder.name / path.name).symlink_to(path)
+    source = model_source(locate("starter"), "starter")
+    record, accuracies = compare_accuracy(source, engine_record(source), tmp_path, templates="photo")
+    assert [found.engine for found in accuracies] == ["torch", "openvino-fp32"]
+    assert abs(accuracies[0].top1 - accuracies[1].top1) <= 0.5
+    assert record.image is not None
+    assert not record.image.checks[0].refused
+
+
+def test_an_engine_that_names_pictures_otherwise_is_refused(
+    wide_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nunbit import agreement
+
+    source = model_source(locate(str(wide_folder)), "clip")
+    record = agreement.engine_record(source, again=True)
+
+    def fake(encoder: Encoder, *args: Any, **options: Any) -> Any:
+        top1 = 50.0 if "int8" not in encoder.engine.name else 51.0
+        return type("Report", (), {"top1": top1, "seconds": 1.0})()
+
+    monkeypatch.setattr(agreement, "zero_shot", fake)
+    record, _ = agreement.compare_accuracy(source, record, tmp_path)
+    assert record.image is not None
+    int8 = record.image.find("int8")
+    assert int8 is not None
+    assert "51.0, torch's is 50.0" in int8.refused
+    with pytest.raises(EngineRefused, match="51.0"):
+        nunbit.load(wide_folder, engine="openvino-int8")
+    agreement.engine_record(source, again=True)  # for the other tests
+
+
+def test_warnings_of_compilers_stay_inside(clip_folder: Path) -> None:
+    encoder = nunbit.load(clip_folder, engine="torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(encoder.towers.programs()["text"], "text")
