@@ -31,7 +31,7 @@ from nunbit.durable import replace_file, sync_folder
 from nunbit.errors import UsageError
 from nunbit.labels import vectors
 from nunbit.labels.base import write_tables
-from nunbit.labels.embedding import embed_labels
+from nunbit.labels.embedding import embed_labels_uncached
 from nunbit.labels.files import LabelEntry, LabelFile, RejectedRow
 from nunbit.labels.folder import BUILDING, Identity, folder_errors, write_identity
 from nunbit.labels.known import KnownRows
@@ -201,7 +201,7 @@ def embed_fixed(
     Raises:
         UsageError: The encoder gives a text no direction.
     """
-    rows = embed_labels(encoder, texts, templates)
+    rows = embed_labels_uncached(encoder, texts, templates)
     length = np.linalg.norm(rows, axis=1)
     for text, size in zip(texts, length, strict=True):
         if not 0 < size < np.inf:
