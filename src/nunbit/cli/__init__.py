@@ -23,6 +23,7 @@ COMMANDS = {
     "labels": "Keep labels by the million, embedded once.",
     "models": "List the models that can be loaded by name.",
     "engines": "Show what computes a model here, how exact and how quick it is.",
+    "bench": "Measure how quick each step is on this machine.",
     "doctor": "Check that everything nunbit needs is here and sound.",
     "demo": "Index and recognize a few photographs, to see what this is.",
     "train": "Train the starter's bridge again.",

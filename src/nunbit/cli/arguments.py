@@ -4,8 +4,34 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
 
 from nunbit.errors import UsageError
+
+if TYPE_CHECKING:
+    from nunbit.encode import Encoder
+
+model_option = click.option("--model", default="starter", show_default=True, help="Name, folder or hub id.")
+engine_option = click.option(
+    "--engine",
+    default=None,
+    metavar="NAME",
+    help="What computes: auto (default), torch, openvino[-fp32|-bf16|-int8] or onnxruntime; see `nunbit engines`.",
+)
+
+
+def open_encoder(model: str, engine: str | None) -> Encoder:
+    """Load a model; what takes long is told on stderr."""
+    from nunbit.loading import load
+
+    return load(model, engine=engine, tell=tell)
+
+
+def tell(words: str) -> None:
+    """Say on stderr what is being done."""
+    click.echo(f"{words} ...", err=True)
 
 
 def expand_paths(paths: Sequence[str]) -> list[str]:

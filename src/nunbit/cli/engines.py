@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nunbit.cli.arguments import tell
 from nunbit.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -44,9 +45,6 @@ def command(
     from nunbit.agreement import compare_accuracy, engine_record
     from nunbit.engine.machine import this_machine
     from nunbit.loading import locate, model_source
-
-    def tell(words: str) -> None:
-        click.echo(f"{words} ...", err=True)
 
     source = model_source(locate(model), model)
     record = engine_record(source, pictures=pictures or None, again=again, tell=tell)
