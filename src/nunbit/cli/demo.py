@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from nunbit.cli.arguments import no_photograph
+from nunbit.cli.arguments import no_photograph, open_encoder
 from nunbit.cli.output import report_rejected
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
@@ -52,12 +52,11 @@ def command(photos: str | None, into: Path | None) -> None:
     """
     from nunbit.console import progress_bar
     from nunbit.index import Index
-    from nunbit.loading import load
     from nunbit.recognition import Labels
 
     sources = [photos] if photos else [str(path) for path in _bundled()]
     into = into or Path(f"{Path(photos).resolve().name if photos else 'demo'}.nunbit")
-    encoder = load("starter")
+    encoder = open_encoder("starter", None)
     labels = Labels(encoder, LABELS)
     with Index.open(into, encoder) as index:
         with progress_bar("indexing") as show:

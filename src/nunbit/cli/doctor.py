@@ -7,7 +7,7 @@ import platform
 
 import click
 
-PACKAGES = ("torch", "numpy", "pillow", "lancedb", "pyarrow", "sentencepiece", "tokenizers", "safetensors")
+PACKAGES = ("torch", "openvino", "numpy", "pillow", "lancedb", "pyarrow", "sentencepiece", "tokenizers", "safetensors")
 
 
 @click.command("doctor")
@@ -48,7 +48,7 @@ def _answer_check() -> int:
     from nunbit.loading import load, locate
 
     try:
-        compare_golden(load("starter"), locate("starter"))
+        compare_golden(load("starter", engine="torch"), locate("starter"))
     except NunbitError as error:
         click.echo(f"FAIL {error}")
         return 1

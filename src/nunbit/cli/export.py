@@ -26,7 +26,7 @@ def command(model: str, into: Path, as_json: bool) -> None:
     from nunbit.loading import load
     from nunbit.onnx_export import export_onnx
 
-    written = export_onnx(load(model), into)
+    written = export_onnx(load(model, engine="torch"), into)
     files = {"image_encoder": written.image_encoder, "text_encoder": written.text_encoder}
     sizes = {name: _megabytes(path) for name, path in files.items()}
     if as_json:

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from nunbit.cli.arguments import engine_option, model_option, open_encoder
 from nunbit.cli.output import print_json
 
 _FOLDER = click.argument("folder", type=click.Path(path_type=Path))
-_MODEL = click.option("--model", default="starter", show_default=True, help="Name, folder or hub id.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="The result as JSON lines.")
 
 
@@ -29,9 +29,10 @@ def command() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--into", required=True, type=click.Path(path_type=Path), help="Folder of the label set.")
 @click.option("--templates", default="none", show_default=True, help="Sentences around the labels, by name.")
-@_MODEL
+@model_option
+@engine_option
 @_JSON
-def build(file: Path, into: Path, templates: str, model: str, as_json: bool) -> None:
+def build(file: Path, into: Path, templates: str, model: str, engine: str | None, as_json: bool) -> None:
     """Make a label set hold exactly the labels of FILE; interrupted and run again, it goes on.
 
     FILE is .txt (one label a line), .jsonl, .csv or .tsv (name, synonyms, parents; ";" between several). Texts that
@@ -44,10 +45,9 @@ def build(file: Path, into: Path, templates: str, model: str, as_json: bool) -> 
     """
     from nunbit.console import progress_bar
     from nunbit.labels import LabelSet
-    from nunbit.loading import load
 
     with progress_bar("embedding") as show:
-        _, report = LabelSet.build(file, into, load(model), templates=templates, progress=show)
+        _, report = LabelSet.build(file, into, open_encoder(model, engine), templates=templates, progress=show)
     for row in report.rejected:
         click.echo(f"set aside: {file.name}:{row.line}: {row.reason}", err=True)
     counts: dict[str, Any] = {
@@ -67,8 +67,11 @@ def build(file: Path, into: Path, templates: str, model: str, as_json: bool) -> 
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--synonyms", help='Of a single NAME, ";" between them.')
 @click.option("--parents", help='Of a single NAME, ";" between them.')
-@_MODEL
-def add(folder: Path, names: tuple[str, ...], synonyms: str | None, parents: str | None, model: str) -> None:
+@model_option
+@engine_option
+def add(
+    folder: Path, names: tuple[str, ...], synonyms: str | None, parents: str | None, model: str, engine: str | None
+) -> None:
     """Add labels, each in place of the one of its name if there is one.
 
     \b
@@ -77,12 +80,11 @@ def add(folder: Path, names: tuple[str, ...], synonyms: str | None, parents: str
     """
     from nunbit.errors import UsageError
     from nunbit.labels import LabelEntry, LabelSet
-    from nunbit.loading import load
 
     if len(names) > 1 and (synonyms or parents):
         raise UsageError("--synonyms and --parents belong to one label", hint="add one label a call")
     more = [tuple((text or "").split(";")) for text in (synonyms, parents)]
-    added = LabelSet.open(folder, load(model)).add([LabelEntry(name, *more) for name in names])
+    added = LabelSet.open(folder, open_encoder(model, engine)).add([LabelEntry(name, *more) for name in names])
     click.echo(f"{added} added, {len(names) - added} replaced")
 
 
@@ -104,8 +106,9 @@ def remove(folder: Path, names: tuple[str, ...]) -> None:
 
 @command.command("compact")
 @_FOLDER
-@_MODEL
-def compact(folder: Path, model: str) -> None:
+@model_option
+@engine_option
+def compact(folder: Path, model: str, engine: str | None) -> None:
     """Take labels that were added and removed into what was built; nothing is embedded again.
 
     \b
@@ -113,9 +116,8 @@ def compact(folder: Path, model: str) -> None:
       nunbit labels compact nouns.labels
     """
     from nunbit.labels import LabelSet
-    from nunbit.loading import load
 
-    report = LabelSet.open(folder, load(model)).compact()
+    report = LabelSet.open(folder, open_encoder(model, engine)).compact()
     click.echo(f"{folder}: {report.labels:,} labels in {report.seconds:.1f} s")
 
 
@@ -155,9 +157,10 @@ def info(folder: Path, name: str | None, as_json: bool) -> None:
 @_FOLDER
 @click.argument("text")
 @click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="Labels shown.")
-@_MODEL
+@model_option
+@engine_option
 @_JSON
-def search(folder: Path, text: str, top_k: int, model: str, as_json: bool) -> None:
+def search(folder: Path, text: str, top_k: int, model: str, engine: str | None, as_json: bool) -> None:
     """Find the labels nearest to a text.
 
     \b
@@ -165,9 +168,8 @@ def search(folder: Path, text: str, top_k: int, model: str, as_json: bool) -> No
       nunbit labels search nouns.labels "작은 개"
     """
     from nunbit.labels import LabelSet
-    from nunbit.loading import load
 
-    encoder = load(model)
+    encoder = open_encoder(model, engine)
     for match in LabelSet.open(folder, encoder).search(encoder.encode_text([text]), top_k)[0]:
         if as_json:
             print_json({"label": match.label, "similarity": round(match.similarity, 6), "text": match.text})

@@ -54,7 +54,7 @@ def verify(model: str, record: bool, as_json: bool) -> None:
     from nunbit.golden import compare_golden, record_golden
     from nunbit.loading import load, locate
 
-    encoder, folder = load(model), locate(model)
+    encoder, folder = load(model, engine="torch"), locate(model)
     if not folder.is_dir():
         raise UsageError(f"{model} is an archive, with no folder of its own", hint="save it with save_pretrained first")
     if record and model != "starter" and not Path(model).is_dir():
