@@ -29,8 +29,8 @@ from nunbit.preprocessing import Preprocessing
 from nunbit.pretrained.encoder import ClipTowers, load_clip
 from nunbit.pretrained.parts import Settings
 from nunbit.pretrained.tokenizer_files import read_clip_tokenizer
-from nunbit.text.saved import restore_tokenizer
 from nunbit.text import TokenizerConfig
+from nunbit.text.saved import restore_tokenizer
 from nunbit.text_encoder import TextConfig
 from nunbit.vision_encoder import ResNetConfig
 from test_parity_transformers import FAMILIES

@@ -80,6 +80,24 @@ def test_large_channels_are_smoothed_away(normed: bool, monkeypatch: pytest.Monk
     assert smooth < 0.01 < 0.1 < plain
 
 
+@pytest.mark.parametrize("first", [torch.nn.Conv2d(3, 16, 4, 4), torch.nn.Conv2d(3, 12, 3, 2, groups=3)])
+def test_convolutions_and_what_follows_them(first: torch.nn.Module) -> None:
+    """Tokens from a picture's positions are a transposed input, whose channels stand elsewhere."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(first.out_channels, 24)  # type: ignore[arg-type]
+    modules = (first, linear)
+    program = Program(
+        lambda x: linear(first(x).flatten(2).transpose(1, 2)), modules, torch.zeros(2, 3, 32, 32), {0: ("b", None)}
+    )
+    model = convert(program, "tokens")
+    inputs = np.random.default_rng(0).standard_normal((4, 3, 32, 32), np.float32)
+    with torch.no_grad():
+        expected = program.embed(torch.from_numpy(inputs)).numpy()
+    rows = rows_of(quantize(model, observe(model, [inputs])), inputs)
+    assert len(quantizable(model)) == 2
+    assert (rows * expected).sum() / np.linalg.norm(rows) / np.linalg.norm(expected) > 0.999
+
+
 def test_own_pictures_are_the_same_every_time() -> None:
     first, second = check_inputs.own_pictures(3), check_inputs.own_pictures(3)
     assert [a.tobytes() for a in first] == [b.tobytes() for b in second]

@@ -124,8 +124,8 @@ def _prepare_image(encoder: Encoder, program: Any, folder: Path, how: Preparatio
     try:
         quantized = quantize(model, observe(model, calibration))
         found.append(trial.check(quantized, "int8"))
-    except RuntimeError as error:
-        found.append(_refused("int8", f"OpenVINO: {str(error).strip().splitlines()[0]}"))
+    except Exception as error:  # a compiler's, or of a graph of a shape that nobody thought of: not a reason to stop
+        found.append(_refused("int8", f"it cannot be quantized: {_first_line(error)}"))
     record = TowerRecord(torch_rate, tuple(found))
     best = record.quickest()
     kept = {*how.keep, best.precision if best else None}
@@ -168,7 +168,7 @@ class _Trial:
             compiled = CompiledModel(model, precision, streams=1, threads=self._machine.cores)
             rows = np.concatenate([compiled(batch) for batch in self._inputs])
         except RuntimeError as error:
-            return _refused(precision, f"OpenVINO: {str(error).strip().splitlines()[0]}")
+            return _refused(precision, f"OpenVINO: {_first_line(error)}")
         length = np.linalg.norm(rows, axis=1) * np.linalg.norm(self._expected, axis=1)
         cosines = np.einsum("nd,nd->n", rows, self._expected) / np.maximum(length, 1e-12)
         mean, lowest = float(cosines.mean()), float(cosines.min())
@@ -180,6 +180,10 @@ class _Trial:
 
 def _refused(precision: Precision, reason: str) -> Check:
     return Check(precision, 0.0, 0.0, 0.0, reason)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _rate(run: Callable[[], object], count: int) -> float:

@@ -52,6 +52,7 @@ def quantizable(model: Any) -> list[Any]:
         if node.get_type_name() in _PRODUCTS
         and node.input_value(1).get_node().get_type_name() == "Constant"
         and node.input_value(0).get_partial_shape().rank.get_length() > 2
+        and (node.get_type_name() != "MatMul" or node.input_value(1).get_partial_shape().rank.get_length() == 2)
     ]
 
 
@@ -119,7 +120,8 @@ def _quantize_product(node: Any, seen: Ranges) -> None:
     matrix = node.get_type_name() == "MatMul"
     if matrix and low.min() < 0:
         factor = _smoothing(seen, weights, transposed=_transposed(node))
-        source = ops.multiply(source, ops.constant((1 / factor).reshape((1,) * (rank - 1) + (-1,)))).output(0)
+        shape = [-1 if axis == _channel_axis(node, rank) else 1 for axis in range(rank)]
+        source = ops.multiply(source, ops.constant((1 / factor).reshape(shape))).output(0)
         weights = weights * (factor[None, :] if _transposed(node) else factor[:, None])
         low, high = low / factor, high / factor
     node.input(0).replace_source_output(_round_activations(source, float(low.min()), float(high.max())))
@@ -165,7 +167,10 @@ def _transposed(node: Any) -> bool:
 
 
 def _channel_axis(node: Any, rank: int) -> int:
-    return rank - 1 if node.get_type_name() == "MatMul" else 1
+    """Axis of a product's input that it sums over, or of which one part is summed over (grouped convolutions)."""
+    if node.get_type_name() != "MatMul":
+        return 1
+    return rank - 2 if node.get_attributes()["transpose_a"] else rank - 1
 
 
 def _output_axes(node: Any, rank: int) -> tuple[int, ...]:
