@@ -56,6 +56,14 @@ def test_squash_and_values() -> None:
     assert preprocessing(8, resize="squash")(halves).min() < -1 < preprocessing(8, 1.0)(halves).min()
 
 
+def test_normalization_to_the_last_bit() -> None:
+    image = bad.photo(32, 32)
+    got = Preprocessing(32, 1.0, CLIP_MEAN, CLIP_STD, "squash", "bicubic")(image)
+    expected = (np.asarray(image, np.float32) / np.float32(255) - np.float32(CLIP_MEAN)) / np.float32(CLIP_STD)
+    np.testing.assert_array_equal(got, expected.transpose(2, 0, 1))
+    assert got.flags.c_contiguous
+
+
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
 def test_long_pictures_stay_small(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     results: list[int] = []

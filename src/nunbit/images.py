@@ -3,6 +3,9 @@
 Place in the river: the first step. Sources become RGB pictures (`open_image`), and `nunbit.preprocessing` makes of
 those what a vision encoder reads. Shapes: H W pixels.
 
+Most of the time that a large photograph takes goes into pixels that are averaged away at once. A JPEG can be decoded to
+a half, a quarter or an eighth of its size from the same bytes, which `open_image` does for who says how much he needs.
+
 Pictures are not trusted. Only the formats in ``_FORMATS`` are decoded, each by its own Pillow class: ``Image.open``
 compares the size with a limit that is global to the process and tells of it by a warning, which other threads may
 silence or turn into an error. The limit here is an argument, checked on the header alone.
@@ -15,11 +18,11 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -35,7 +38,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from nunbit.errors import ImageError
 from nunbit.picture_files import find_images, one_line, why_unreachable
 
-__all__ = ["MAX_PIXELS", "ImageInfo", "find_images", "open_image"]
+__all__ = ["MAX_PIXELS", "ImageInfo", "NeededSize", "find_images", "open_image"]
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 """Pictures with more pixels than this are refused unless the caller allows more."""
 
+_SPARE = 3  # how many times the needed size a picture keeps, both ways: resizing averages over so many pixels
 _METADATA_BYTES = 1 << 26  # what a file may hold beside its pixels: thumbnails, profiles, further frames
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
 _TURNS = {
@@ -57,6 +61,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)  # orientations in which width and height change places
+
+NeededSize: TypeAlias = Callable[[int, int], tuple[int, int]]
+"""Width and height of a picture → width and height that it will be resized to."""
 
 
 class _JpegFile(JpegImageFile):
@@ -90,15 +98,20 @@ class ImageInfo:
         taken: When the photograph was taken, as EXIF tells, in ISO 8601 without a time zone
             (``"2024-05-01T12:30:00"``); None when it does not tell.
         format: Pillow's name of the format (an MPO is a ``"JPEG"``); empty for pixels.
+        scale: 1, or 2, 4 or 8 where a JPEG was decoded to that part of its size: then the picture that comes with this
+            has ``ceil(width / scale)`` by ``ceil(height / scale)`` pixels.
     """
 
     width: int
     height: int
     taken: str | None
     format: str
+    scale: int = 1
 
 
-def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, ImageInfo]:
+def open_image(
+    source: ImageSource, *, max_pixels: int = MAX_PIXELS, needed: NeededSize | None = None
+) -> tuple[Image.Image, ImageInfo]:
     """Decode one picture to RGB.
 
     EXIF rotation is applied, transparency is laid on white, 16 bits are scaled to 8, CMYK and palettes become RGB, and
@@ -108,6 +121,9 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> tuple[Im
         source: A path, the bytes of a file, a PIL picture, or an array of (H, W), (H, W, 3) or (H, W, 4), either uint8
             in [0, 255] or floating in [0, 1].
         max_pixels: Width times height above which a picture is refused, from its header, before decoding.
+        needed: Width and height of the whole picture after EXIF rotation → the size that it will be resized to. Given
+            this, a JPEG file is decoded to 1/2, 1/4 or 1/8 as long as three times that size is left in both directions.
+            `Preprocessing.resized` is such a function; hand the information on to the preprocessing with the picture.
 
     Returns:
         The picture, in mode RGB and without metadata, and what is known about it.
@@ -135,7 +151,7 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> tuple[Im
         if not data:
             raise ImageError("empty file", f"{name}: there are no bytes in it")
         with _identify(data, name) as image:
-            return _decode(image, name, max_pixels)
+            return _decode(image, name, max_pixels, needed)
 
 
 @contextmanager
@@ -204,15 +220,38 @@ def _ends_early(stream: io.BytesIO, data: bytes, reader: type[ImageFile]) -> boo
     return reader is not AvifImageFile and stream.tell() >= len(data)  # AVIF is read to its end in any case
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> tuple[Image.Image, ImageInfo]:
+def _decode(
+    image: Image.Image, name: str, max_pixels: int, needed: NeededSize | None = None
+) -> tuple[Image.Image, ImageInfo]:
     _check_size(image.size, name, max_pixels)
+    width, height = image.size
+    scale = 1 if needed is None or not isinstance(image, _JpegFile) else _reduce(image, needed)
     image.load()
     orientation, taken = _read_exif(image)
     picture = _to_rgb(image, name)
     if orientation in _TURNS:
         picture = picture.transpose(_TURNS[orientation])
+    if orientation in _LYING:
+        width, height = height, width
     picture.info.clear()  # or the rotation would be applied again when the picture comes back here
-    return picture, ImageInfo(picture.width, picture.height, taken, image.format or "")
+    return picture, ImageInfo(width, height, taken, image.format or "", scale)
+
+
+def _reduce(image: _JpegFile, needed: NeededSize) -> int:
+    """Make a JPEG that is not decoded yet decode to a part of its size, and say to which: 1, 2, 4 or 8.
+
+    Where the scale does not divide a side, the last pixels stand for less than a whole one. Turned, they would be the
+    first ones, and nobody would expect them there: such a picture keeps to scales that divide both sides.
+    """
+    orientation, _ = _read_exif(image)
+    width, height = image.size
+    across, down = needed(height, width)[::-1] if orientation in _LYING else needed(width, height)
+    for scale in (8, 4, 2):
+        enough = width >= scale * _SPARE * across and height >= scale * _SPARE * down
+        whole = width % scale == 0 and height % scale == 0
+        if enough and (whole or orientation not in _TURNS):
+            return scale if image.draft(None, (width // scale, height // scale)) else 1
+    return 1
 
 
 def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from nunbit.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
+    from nunbit.images import ImageInfo
     from nunbit.types import FloatArray
 
 _MAX_PROPORTION = 8
@@ -56,11 +57,13 @@ class Preprocessing:
         if self.resize not in ("crop", "squash") or self.interpolation not in _FILTERS:
             raise UsageError(f"{self}: expected resize 'crop' or 'squash', interpolation 'bicubic' or 'bilinear'")
 
-    def __call__(self, image: Image.Image) -> FloatArray:
+    def __call__(self, image: Image.Image, info: ImageInfo | None = None) -> FloatArray:
         """Resize and normalize.
 
         Args:
             image: A picture in mode RGB of any size, as `open_image` gives it.
+            info: What `open_image` said about it. Needed where that decoded it to a part of its size: then what comes
+                out shows the same as of the whole picture, to a fraction of a pixel.
 
         Returns:
             (3, S, S) float32, ``(pixel / 255 - mean) / std``.
@@ -70,15 +73,29 @@ class Preprocessing:
         """
         _check_rgb(image)
         side, kernel = self.image_size, _FILTERS[self.interpolation]
-        square = image.resize((side, side), kernel) if self.resize == "squash" else self._crop(image, kernel)
+        if self.resize == "squash":
+            square = image.resize((side, side), kernel, _extent(info))
+        else:
+            square = self._crop(image, info, kernel)
         return _normalize(square, self.mean, self.std)
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that a whole picture of that size is resized to, before anything is cut off."""
+        if self.resize == "squash":
+            return self.image_size, self.image_size
+        if max(width, height) > _MAX_PROPORTION * min(width, height):
+            return width, height  # it is cut before it is resized, and must be decoded whole for that
+        shorter = max(self.image_size, round(self.image_size / self.crop_fraction))
+        return shorter * width // min(width, height), shorter * height // min(width, height)
 
     def to_dict(self) -> dict[str, Any]:
         """Give all settings as plain values, for files and fingerprints."""
         return asdict(self)
 
-    def _crop(self, image: Image.Image, kernel: Image.Resampling) -> Image.Image:
+    def _crop(self, image: Image.Image, info: ImageInfo | None, kernel: Image.Resampling) -> Image.Image:
         """Make the shorter side ``round(S / crop_fraction)`` and take the center, as torchvision rounds.
+
+        To resize the center alone, with Pillow's ``box``, is quicker but not the same: a box is rounded to float32.
 
         A very long picture is shortened first: the whole of a 1 x 20,000 picture would become 256 x 5,120,000.
         """
@@ -88,11 +105,10 @@ class Preprocessing:
             width, height = (min(length, longest) for length in image.size)
             # Not crop(), which asks Pillow's limit of the whole process.
             extent = (left, top, left + width, top + height)
-            image = image.transform((width, height), Image.Transform.EXTENT, extent)
-        shorter = max(self.image_size, round(self.image_size / self.crop_fraction))
-        width, height = (shorter * length // min(image.size) for length in image.size)
-        resized = image.resize((width, height), kernel)
-        left, top = (round((length - self.image_size) / 2) for length in (width, height))
+            image, info = image.transform((width, height), Image.Transform.EXTENT, extent), None
+        size = self.resized(*_true_size(image, info))
+        resized = image.resize(size, kernel, _extent(info))
+        left, top = (round((length - self.image_size) / 2) for length in size)
         return resized.crop((left, top, left + self.image_size, top + self.image_size))
 
 
@@ -123,11 +139,12 @@ class FlexiblePreprocessing:
         if self.interpolation not in _FILTERS or not all(value > 0 for value in self.std):
             raise UsageError(f"{self}: expected interpolation 'bicubic' or 'bilinear', std above 0")
 
-    def __call__(self, image: Image.Image) -> FloatArray:
+    def __call__(self, image: Image.Image, info: ImageInfo | None = None) -> FloatArray:
         """Resize and normalize.
 
         Args:
             image: A picture in mode RGB of any size, as `open_image` gives it.
+            info: As in `Preprocessing`.
 
         Returns:
             (3, h * p, w * p) float32 with ``h * w <= max_num_patches``.
@@ -136,9 +153,13 @@ class FlexiblePreprocessing:
             ImageError: The picture is not in mode RGB.
         """
         _check_rgb(image)
-        height, width = self.grid(image.height, image.width)
-        size = (width * self.patch_size, height * self.patch_size)
-        return _normalize(image.resize(size, _FILTERS[self.interpolation]), self.mean, self.std)
+        size = self.resized(*_true_size(image, info))
+        return _normalize(image.resize(size, _FILTERS[self.interpolation], _extent(info)), self.mean, self.std)
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that a picture of that size is resized to."""
+        down, across = self.grid(height, width)
+        return across * self.patch_size, down * self.patch_size
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Patches down and across for a picture of that size in pixels.
@@ -170,12 +191,24 @@ def _check_rgb(image: Image.Image) -> None:
         )
 
 
+def _true_size(image: Image.Image, info: ImageInfo | None) -> tuple[int, int]:
+    """Width and height of the whole picture, of which ``image`` may be a smaller form."""
+    return image.size if info is None else (info.width, info.height)
+
+
+def _extent(info: ImageInfo | None) -> tuple[float, float, float, float] | None:
+    """What the whole picture fills of a smaller form of it, whose last pixels may stand for a part of one only."""
+    return None if info is None else (0, 0, info.width / info.scale, info.height / info.scale)
+
+
 def _normalize(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:
     """(3, H, W) float32, ``(pixel / 255 - mean) / std``."""
-    pixels: FloatArray = np.asarray(image, dtype=np.float32) / np.float32(255)  # (H, W, 3)
-    pixels -= np.asarray(mean, np.float32)
-    pixels /= np.asarray(std, np.float32)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    pixels = np.asarray(image)  # (H, W, 3), bytes: quicker to turn than what they become
+    values: FloatArray = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
+    values /= np.float32(255)
+    values -= np.asarray(mean, np.float32)[:, None, None]
+    values /= np.asarray(std, np.float32)[:, None, None]
+    return values
 
 
 AnyPreprocessing: TypeAlias = Preprocessing | FlexiblePreprocessing

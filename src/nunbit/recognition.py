@@ -31,6 +31,7 @@ def recognize(
     *,
     top_k: int | None = None,
     templates: str | Sequence[str] = "none",
+    exact: bool = False,
 ) -> list[Recognition]:
     """Say which of the labels fits each picture best.
 
@@ -40,6 +41,7 @@ def recognize(
         classnames: C labels, at least one, no two alike.
         top_k: Keep that many labels a picture; all by default.
         templates: Sentences to put the labels into, as in `Labels`.
+        exact: Decode large JPEGs in full, as in ``Encoder.encode_image``.
 
     Returns:
         For each picture its labels, most probable first.
@@ -53,7 +55,7 @@ def recognize(
         'cat'
     """
     labels = Labels(encoder, classnames, templates=templates)
-    rows = encoder.encode_image(images)
+    rows = encoder.encode_image(images, exact=exact)
     names = [os.fspath(image) if isinstance(image, (str, os.PathLike)) else "" for image in images]
     return [Recognition(name, labels.predict(row, top_k)) for name, row in zip(names, rows, strict=True)]
 

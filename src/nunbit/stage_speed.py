@@ -5,7 +5,6 @@ Place in the river: files → `images` → `preprocessing` → an engine; above 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nunbit.cores import usable_cores
 from nunbit.encode import Encoder, encode_stream
 from nunbit.errors import ImageError, UsageError
 from nunbit.images import open_image
@@ -61,7 +61,7 @@ def measure_stages(
     batches: list[Any] = [pixels[start : start + size] for start in range(0, len(pixels), size)]
     if len({picture.shape for picture in pixels}) == 1:
         batches = [np.stack(batch) for batch in batches]
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
 
     def speed(step: Callable[[Any], object], items: Sequence[Any], threads: int) -> float:
         return _rate(step, items, threads, seconds) * len(good) / len(items)

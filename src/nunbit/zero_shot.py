@@ -72,6 +72,7 @@ def zero_shot(
     templates: str | Sequence[str] = "none",
     classnames: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    exact: bool = False,
 ) -> ZeroShotReport:
     """Measure an encoder on ``folder/<class>/pictures``.
 
@@ -82,6 +83,7 @@ def zero_shot(
         classnames: Label of every folder, by the folder's name. By default the name itself, with underscores and
             hyphens read as spaces. Folders with the same label are one class.
         progress: Called with how many pictures are dealt with, and how many there are.
+        exact: Decode large JPEGs in full, as in ``Encoder.encode_image``.
 
     Raises:
         UsageError: Fewer than two classes, no readable picture, or ``classnames`` that do not fit the folders.
@@ -94,17 +96,12 @@ def zero_shot(
     folders = _labeled_folders(Path(folder), classnames)
     labels = Labels(encoder, list(dict.fromkeys(folders.values())), templates=templates)
     position = {label: number for number, label in enumerate(labels.classnames)}
-    rejected: list[Rejected] = []
-    files: list[Path] = []
-    truths: list[int] = []
-    for path, label in _pictures(folders):
-        if isinstance(path, Rejected):
-            rejected.append(path)
-        else:
-            files.append(path)
-            truths.append(position[label])
+    found = list(_pictures(folders))
+    rejected = [path for path, _ in found if isinstance(path, Rejected)]
+    files = [(path, position[label]) for path, label in found if not isinstance(path, Rejected)]
     tally = _Tally(len(labels.classnames))
-    for done, (item, truth) in enumerate(zip(encode_stream(encoder, files), truths, strict=True), start=1):
+    stream = encode_stream(encoder, (path for path, _ in files), exact=exact)
+    for done, (item, (_, truth)) in enumerate(zip(stream, files, strict=True), start=1):
         if isinstance(item, Rejected):
             rejected.append(item)
         else:

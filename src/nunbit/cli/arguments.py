@@ -21,6 +21,8 @@ engine_option = click.option(
     help="What computes: auto (default), torch, openvino[-fp32|-bf16|-int8] or onnxruntime; see `nunbit engines`.",
 )
 
+exact_option = click.option("--exact", is_flag=True, help="Decode JPEGs in full; the answers differ by rounding.")
+
 
 def open_encoder(model: str, engine: str | None) -> Encoder:
     """Load a model; what takes long is told on stderr."""

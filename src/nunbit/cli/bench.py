@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nunbit.cli.arguments import engine_option, expand_paths, model_option, no_photograph, open_encoder
+from nunbit.cli.arguments import engine_option, exact_option, expand_paths, model_option, no_photograph, open_encoder
 from nunbit.cli.output import print_json
 
 
@@ -12,7 +12,7 @@ from nunbit.cli.output import print_json
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @model_option
 @engine_option
-@click.option("--exact", is_flag=True, help="Decode JPEGs in full.")
+@exact_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(paths: tuple[str, ...], model: str, engine: str | None, exact: bool, as_json: bool) -> None:
     """Measure how quick each step from a file to an embedding is, on your own pictures.

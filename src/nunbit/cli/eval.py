@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from nunbit.cli.arguments import engine_option, exact_option, model_option, open_encoder
 from nunbit.cli.output import print_json, report_rejected
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
@@ -36,8 +37,10 @@ class ZeroShotRequest:
 
     folder: Path
     model: str
+    engine: str | None
     templates: str
     classnames: Path | None
+    exact: bool
     per_class: bool
     as_json: bool
 
@@ -56,7 +59,8 @@ class ZeroShotRequest:
 
 @command.command("zeroshot")
 @click.argument("folder", type=FOLDER)
-@click.option("--model", default="starter", show_default=True, help="Name, folder or hub id.")
+@model_option
+@engine_option
 @click.option(
     "--templates",
     default="none",
@@ -68,6 +72,7 @@ class ZeroShotRequest:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON, folder name to label; by default the folders' names.",
 )
+@exact_option
 @click.option("--per-class", is_flag=True, help="Every class, the worst first.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as one JSON line.")
 def zeroshot(**options: Any) -> None:
@@ -80,15 +85,21 @@ def zeroshot(**options: Any) -> None:
       nunbit eval zeroshot clothing/test --json
     """
     from nunbit.console import progress_bar
-    from nunbit.loading import load
     from nunbit.text.templates import get_templates
     from nunbit.zero_shot import zero_shot
 
     request = ZeroShotRequest(**options)
     templates, labels = get_templates(request.templates), request.labels()  # checked before a model is loaded
-    encoder = load(request.model)
+    encoder = open_encoder(request.model, request.engine)
     with progress_bar("recognizing") as show:
-        report = zero_shot(encoder, request.folder, templates=templates, classnames=labels, progress=show)
+        report = zero_shot(
+            encoder,
+            request.folder,
+            templates=templates,
+            classnames=labels,
+            progress=show,
+            exact=request.exact,
+        )
     report_rejected(report.rejected)
     if request.as_json:
         print_json(_row(request, report))
@@ -146,7 +157,7 @@ def starter(data: Path, wordnet: Path, model: str, split: str) -> None:
     from nunbit.loading import load
 
     scorers: dict[str, Scorer] = {
-        model: encoder_scorer(load(model)),
+        model: encoder_scorer(load(model, engine="torch")),
         "baseline, nearest concept": ConceptBaseline(wordnet, soft=False),
         "baseline, soft concepts": ConceptBaseline(wordnet, soft=True),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nunbit.cli.arguments import expand_paths, no_photograph
+from nunbit.cli.arguments import engine_option, exact_option, expand_paths, model_option, no_photograph, open_encoder
 from nunbit.cli.output import prediction_row, print_json, report_rejected
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
@@ -30,7 +30,9 @@ class Request:
     templates: str
     top_k: int
     model: str
+    engine: str | None
     sheet: Path | None
+    exact: bool
     strict: bool
     as_json: bool
 
@@ -65,8 +67,10 @@ class Request:
     help="Sentences around the labels: none, photo, openai7, openai80, siglip or korean.",
 )
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Labels shown a picture.")
-@click.option("--model", default="starter", show_default=True, help="Name, folder or hub id.")
+@model_option
+@engine_option
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with pictures and bars.")
+@exact_option
 @click.option("--strict", is_flag=True, help="Exit 1 if any picture was set aside.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a picture.")
 def command(**options: Any) -> int:
@@ -106,7 +110,6 @@ def _run(request: Request) -> Iterator[Recognition | Rejected]:
     from nunbit.console import track
     from nunbit.encode import encode_stream
     from nunbit.images import find_images
-    from nunbit.loading import load
     from nunbit.recognition import check_labels
     from nunbit.text.templates import get_templates
 
@@ -121,9 +124,10 @@ def _run(request: Request) -> Iterator[Recognition | Rejected]:
             files.append(path)
     if not files:
         raise no_photograph(request.paths)
-    encoder = load(request.model)
+    encoder = open_encoder(request.model, request.engine)
     predict = _predictor(request, encoder)
-    for item in track(encode_stream(encoder, files), label="recognizing", total=len(files)):
+    stream = encode_stream(encoder, files, exact=request.exact)
+    for item in track(stream, label="recognizing", total=len(files)):
         if isinstance(item, Rejected):
             yield item
         else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from nunbit.cli.arguments import engine_option, exact_option, open_encoder
 from nunbit.cli.output import match_row, print_json
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
@@ -23,6 +24,8 @@ class Request:
     top_k: int
     where: str | None
     model: str
+    engine: str | None
+    exact: bool
     sheet: Path | None
     as_json: bool
 
@@ -34,6 +37,8 @@ class Request:
 @click.option("--top-k", type=click.IntRange(1), default=10, show_default=True, help="How many pictures.")
 @click.option("--where", help="Filter, as SQL over path, size, width, height, format, taken, content_hash.")
 @click.option("--model", default="starter", show_default=True, help="The encoder that made the index.")
+@engine_option
+@exact_option
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the pictures.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a hit.")
 def command(**options: Any) -> None:
@@ -46,13 +51,14 @@ def command(**options: Any) -> None:
       nunbit search --image query.jpg --in photos.nunbit --where "width >= 640"
     """
     from nunbit.index import Index
-    from nunbit.loading import load
 
     request = Request(**options)
     if (request.text is None) == (request.image is None):
         raise UsageError("give either words or --image", hint='for example: nunbit search "a dog" --in photos.nunbit')
-    with Index.open(request.folder, load(request.model), create=False) as index:
-        matches = index.search(request.text, image=request.image, top_k=request.top_k, where=request.where)
+    with Index.open(request.folder, open_encoder(request.model, request.engine), create=False) as index:
+        matches = index.search(
+            request.text, image=request.image, top_k=request.top_k, where=request.where, exact=request.exact
+        )
     for match in matches:
         if request.as_json:
             print_json(match_row(match))

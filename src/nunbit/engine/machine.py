@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from nunbit.cores import usable_cores
 
 _CPU_FILE = Path("/proc/cpuinfo")
 _GPU_FILE = Path("/dev/nvidiactl")
@@ -50,6 +51,5 @@ def this_machine() -> Machine:
             lines[key.strip()] = value.strip()
     flags = lines.get("flags", "").split()
     features = dict.fromkeys(name for flag, name in _NAMED.items() if flag in flags)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processor = lines.get("model name") or platform.processor() or platform.machine()
-    return Machine(processor, tuple(features), cores, _GPU_FILE.exists())
+    return Machine(processor, tuple(features), usable_cores(), _GPU_FILE.exists())

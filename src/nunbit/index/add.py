@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from nunbit.encode import Encoded, encode_stream
@@ -63,13 +65,15 @@ class AddRun:
         encoder: Whose embeddings are in it.
         ledger: For bad pictures.
         progress: Told after every picture.
+        exact: Whether large JPEGs are decoded in full.
     """
 
-    def __init__(self, store: Store, encoder: Encoder, ledger: Ledger, progress: Progress | None) -> None:
+    def __init__(self, store: Store, encoder: Encoder, ledger: Ledger, progress: Progress | None, exact: bool) -> None:
         self._store = store
         self._encoder = encoder
         self._ledger = ledger
         self._progress = progress
+        self._exact = exact
         self._known = KnownPictures(store)
         self._rows: dict[str, tuple[Row, FileState]] = {}
         self._touched: dict[str, FileState] = {}
@@ -92,8 +96,7 @@ class AddRun:
     def _run(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         try:
             self._count(paths)
-            for chunk in in_chunks(self._to_encode(paths), _CHUNK):
-                self._encode(chunk)
+            self._encode(chain.from_iterable(in_chunks(self._to_encode(paths), _CHUNK)))
             self._commit()
             roots = Roots(map(os.fsdecode, paths))
             self._forget(roots)
@@ -132,18 +135,27 @@ class AddRun:
                 continue
             self._good(state)
 
-    def _encode(self, chunk: Sequence[FileState]) -> None:
-        results = encode_stream(self._encoder, (state.path for state in chunk))
-        for state, result in zip(chunk, results, strict=True):
-            if isinstance(result, Encoded):
-                self._rows[state.id] = (_row(state, result), state)
-                self._good(state)
-            else:
-                # A vanished file is not bad: whether it is gone, or its whole disk, is seen at the end.
-                if state.place >= 0 and result.reason != "missing":
-                    self._known.mark(state)
-                    self._bad.append(state.id)
-                self._reject(Rejected(state.path, result.reason, result.detail))
+    def _encode(self, states: Iterable[FileState]) -> None:
+        ahead: deque[FileState] = deque()  # taken by the stream, not answered yet
+
+        def sources() -> Iterator[str]:
+            for state in states:
+                ahead.append(state)
+                yield state.path
+
+        # Closed at once when something interrupts: what was encoded is then committed, without work beside it.
+        with closing(encode_stream(self._encoder, sources(), exact=self._exact)) as results:
+            for result in results:
+                state = ahead.popleft()
+                if isinstance(result, Encoded):
+                    self._rows[state.id] = (_row(state, result), state)
+                    self._good(state)
+                else:
+                    # A vanished file is not bad: whether it is gone, or its whole disk, is seen at the end.
+                    if state.place >= 0 and result.reason != "missing":
+                        self._known.mark(state)
+                        self._bad.append(state.id)
+                    self._reject(Rejected(state.path, result.reason, result.detail))
 
     def _good(self, state: FileState) -> None:
         self._known.mark(state)

@@ -59,7 +59,9 @@ class Index:
         open_folder(folder, encoder, create=create)
         return cls(folder, encoder)
 
-    def add(self, paths: Iterable[str | os.PathLike[str]], *, progress: Progress | None = None) -> AddReport:
+    def add(
+        self, paths: Iterable[str | os.PathLike[str]], *, progress: Progress | None = None, exact: bool = False
+    ) -> AddReport:
         """Make the index agree with files and folders: add, update, and forget what is gone.
 
         Files of the same size and modification time as before are skipped without reading them. A picture is
@@ -73,6 +75,7 @@ class Index:
         Args:
             paths: Files, and folders with everything below.
             progress: Called with how many of the found pictures are dealt with, and how many there are.
+            exact: Decode large JPEGs in full, as in ``Encoder.encode_image``; pictures already in the index stay.
 
         Returns:
             Counts, and every rejected picture.
@@ -88,7 +91,7 @@ class Index:
             raise UsageError(f"add takes a list of paths, got {os.fsdecode(paths)!r}", hint="put it in a list")
         given = tuple(paths)
         with writer_lock(self._folder):
-            return AddRun(store, self._encoder, Ledger(self._folder), progress).run(given)
+            return AddRun(store, self._encoder, Ledger(self._folder), progress, exact).run(given)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Take pictures out of the index; their files stay. `add` of the same paths would add them again.
@@ -111,7 +114,13 @@ class Index:
         return removed
 
     def search(
-        self, text: str | None = None, *, image: ImageSource | None = None, top_k: int = 5, where: str | None = None
+        self,
+        text: str | None = None,
+        *,
+        image: ImageSource | None = None,
+        top_k: int = 5,
+        where: str | None = None,
+        exact: bool = False,
     ) -> list[Match]:
         """Find the pictures that are most like a text or a picture, among all that pass the filter.
 
@@ -120,6 +129,7 @@ class Index:
             image: A path, the bytes of a file, a PIL picture or an array.
             top_k: How many to find, at least 1.
             where: A filter.
+            exact: Decode a large JPEG in full, as in ``Encoder.encode_image``.
 
         Returns:
             At most ``top_k`` matches by similarity (equal ones by id), none when nothing passes the filter.
@@ -134,7 +144,7 @@ class Index:
         if text is not None and image is None:
             vector = self._encoder.encode_text([text])[0]
         elif image is not None and text is None:
-            vector = self._encoder.encode_image([image])[0]
+            vector = self._encoder.encode_image([image], exact=exact)[0]
         else:
             raise UsageError("search takes either a text or a picture", hint="search('a dog') or search(image='a.jpg')")
         return self.search_vector(vector, top_k=top_k, where=where)
