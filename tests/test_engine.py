@@ -287,7 +287,8 @@ def test_a_processor_without_bfloat16_is_not_asked_for_it(clip_folder: Path) -> 
 
 def test_what_was_refused_for_its_accuracy_stays_refused(cache: Path) -> None:
     record = make_record(1, Check("int8", 1, 1, 9, ""))
-    write_record(record)
+    engine_folder(record.fingerprint).mkdir()
+    write_record(record, engine_folder(record.fingerprint))
     assert refuse(record, "int8", "top-1 is 3 points lower").image.checks[0].refused == "top-1 is 3 points lower"  # type: ignore[union-attr]
 
 

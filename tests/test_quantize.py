@@ -13,6 +13,7 @@ import nunbit
 from clip_models import make_towers
 from nunbit.encode import Encoder
 from nunbit.engine import check_inputs
+from nunbit.engine.machine import this_machine
 from nunbit.engine.openvino_models import CompiledModel, convert
 from nunbit.engine.quantize import observe, quantizable, quantize
 from nunbit.programs import Program
@@ -32,7 +33,7 @@ def tower(encoder: Encoder) -> tuple[Any, Any, Any]:
 
 
 def rows_of(model: Any, inputs: Any) -> Any:
-    return CompiledModel(model, "int8", streams=1, threads=1)(inputs)
+    return CompiledModel(model, "int8", this_machine(), streams=1)(inputs)
 
 
 def test_every_product_with_weights_is_rounded_to_8_bits_unless_it_is_kept(tower: tuple[Any, Any, Any]) -> None:

@@ -170,7 +170,7 @@ def test_what_cannot_be_meant(zoo: Path, tmp_path: Path) -> None:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> LevelTowers:
     """What the command line loads, whatever the model is called."""
     towers = LevelTowers(NAMES)
-    monkeypatch.setattr("nunbit.loading.load", lambda name: make_encoder(towers=towers))
+    monkeypatch.setattr("nunbit.loading.load", lambda *_, **__: make_encoder(towers=towers))
     return towers
 
 

@@ -7,6 +7,7 @@ neither torch nor the weights.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from nunbit.engine.towers import CompiledTowers, Parts, Run
 from nunbit.errors import EngineRefused, NunbitWarning
 from nunbit.preprocessing import Preprocessing
 
+_log = logging.getLogger("nunbit")
 _BATCH_SIZE = 8
 
 
@@ -74,7 +76,7 @@ def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | 
     if record is None or not _ready(record, _choose(record, wanted, or_torch=engine == AUTO)):
         try:
             record = prepare_engines(
-                source, load, Preparation(machine, (wanted,) if wanted else (), tell=tell or _silent)
+                source, load, Preparation(machine, (wanted,) if wanted else (), tell=tell or _log.info)
             )
         except OSError as error:
             if engine != AUTO:
@@ -84,7 +86,8 @@ def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | 
             return load()
     chosen = _choose(record, wanted, or_torch=engine == AUTO)
     if chosen.image is not None:
-        return _open_openvino(source, record, chosen, load)
+        load.cache_clear()  # the weights of torch would stay in memory for nothing
+        return _open_openvino(source, record, chosen, load, machine)
     if engine == AUTO:
         return load()
     raise EngineRefused(f"{engine} is refused for {source.name}: {chosen.reason}", hint="auto takes one that agrees")
@@ -103,10 +106,6 @@ def prepare_engines(source: ModelSource, load: Callable[[], Encoder], how: Prepa
     record = prepare(encoder, how)
     remember_fingerprint(source.files, encoder.fingerprint)
     return record
-
-
-def _silent(_: str) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,26 +160,28 @@ def _file(folder: Path, tower: str, precision: Precision) -> Path:
     return folder / f"{tower}-{'int8' if precision == 'int8' else 'fp32'}.xml"
 
 
-def _open_openvino(source: ModelSource, record: Record, choice: _Choice, load: Callable[[], Encoder]) -> Encoder:
+def _open_openvino(
+    source: ModelSource, record: Record, choice: _Choice, load: Callable[[], Encoder], machine: Machine
+) -> Encoder:
     from nunbit.engine.openvino_models import CompiledModel
 
     assert choice.image is not None
-    folder, cores = engine_folder(record.fingerprint), this_machine().cores
+    folder = engine_folder(record.fingerprint)
     (folder / "compiled").mkdir(exist_ok=True)
 
     def compiled(tower: str, precision: Precision, streams: int) -> Callable[[], Run]:
         path = _file(folder, tower, precision)
-        return lambda: CompiledModel(path, precision, streams=streams, threads=cores, cache=folder / "compiled")
+        return lambda: CompiledModel(path, precision, machine, streams=streams, cache=folder / "compiled")
 
     parts = Parts(
-        image=compiled("image", choice.image, cores),
+        image=compiled("image", choice.image, machine.cores),
         text=None if choice.text is None else compiled("text", choice.text, 1),
         original=lambda: load().towers,
         tokenizer=folder / "tokenizer",
     )
     texts = choice.text or ("torch" if record.text else "numpy")
     name = f"openvino (pictures {choice.image}, texts {texts})"
-    return _encoder(source, record, parts, EngineInfo(name, batch_size=_BATCH_SIZE, concurrency=cores))
+    return _encoder(source, record, parts, EngineInfo(name, batch_size=_BATCH_SIZE, concurrency=machine.cores))
 
 
 def _open_onnx(source: ModelSource, load: Callable[[], Encoder], machine: Machine) -> Encoder:

@@ -6,6 +6,7 @@ Shapes: N check inputs, E embedding.
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nunbit.caches import cache_folder
 from nunbit.config import to_plain
 from nunbit.engine.check_inputs import BATCH, TEXTS, pixel_batches
 from nunbit.engine.machine import Machine
@@ -73,9 +75,18 @@ def prepare(encoder: Encoder, how: Preparation) -> Record:
         UsageError: The pictures given for calibration cannot be used.
         OSError: The cache cannot be written.
     """
-    folder = engine_folder(encoder.fingerprint)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(dir=cache_folder("engines"), prefix=".preparing-") as name:
+        draft = Path(name, "engine")  # whole or not there, whoever else prepares the same
+        draft.mkdir()
+        record = _prepare(encoder, draft, how)
+        write_record(record, draft)
+        folder = engine_folder(encoder.fingerprint)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    return record
+
+
+def _prepare(encoder: Encoder, folder: Path, how: Preparation) -> Record:
     towers: dict[Tower, TowerRecord] = {}
     problem = ""
     try:
@@ -89,7 +100,7 @@ def prepare(encoder: Encoder, how: Preparation) -> Record:
     if encoder.tokenizer is not None and not problem:
         (folder / "tokenizer").mkdir()
         encoder.tokenizer.vocabulary.save(folder / "tokenizer")
-    record = Record(
+    return Record(
         format_version=FORMAT_VERSION,
         versions=versions(),
         machine=how.machine.signature,
@@ -104,8 +115,6 @@ def prepare(encoder: Encoder, how: Preparation) -> Record:
         text=towers.get("text"),
         problem=problem,
     )
-    write_record(record)
-    return record
 
 
 def _prepare_image(encoder: Encoder, program: Any, folder: Path, how: Preparation) -> TowerRecord:
@@ -165,7 +174,7 @@ class _Trial:
         if precision == "bf16" and not {"AMX", "AVX-512 bf16"} & set(self._machine.features):
             return _refused(precision, "this processor has no bfloat16 products")
         try:
-            compiled = CompiledModel(model, precision, streams=1, threads=self._machine.cores)
+            compiled = CompiledModel(model, precision, self._machine, streams=1)
             rows = np.concatenate([compiled(batch) for batch in self._inputs])
         except RuntimeError as error:
             return _refused(precision, f"OpenVINO: {_first_line(error)}")

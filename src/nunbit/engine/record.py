@@ -136,10 +136,8 @@ def read_record(fingerprint: str, machine: Machine) -> Record | None:
     return record if found == current else None
 
 
-def write_record(record: Record) -> None:
-    """Keep it."""
-    folder = engine_folder(record.fingerprint)
-    folder.mkdir(parents=True, exist_ok=True)
+def write_record(record: Record, folder: Path) -> None:
+    """Keep it in the folder of the engine."""
     content = json.dumps(to_plain(record), ensure_ascii=False, indent=1).encode()
     replace_file(folder / RECORD_FILE, lambda file: file.write(content))
 
@@ -149,7 +147,7 @@ def refuse(record: Record, precision: Precision, reason: str) -> Record:
     assert record.image is not None
     checks = tuple(replace(c, refused=reason) if c.precision == precision else c for c in record.image.checks)
     record = replace(record, image=replace(record.image, checks=checks))
-    write_record(record)
+    write_record(record, engine_folder(record.fingerprint))
     return record
 
 
