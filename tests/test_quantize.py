@@ -81,6 +81,21 @@ def test_large_channels_are_smoothed_away(normed: bool, monkeypatch: pytest.Monk
     assert smooth < 0.01 < 0.1 < plain
 
 
+def test_each_output_channel_has_its_own_scale() -> None:
+    """One scale for all would round the small channels to nothing."""
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(64, 32)
+    with torch.no_grad():
+        linear.weight.mul_(torch.logspace(0, -3, 32)[:, None])
+        linear.bias.zero_()
+    model = convert(Program(linear, (linear,), torch.zeros(2, 16, 64), {0: ("batch", None)}), "linear")
+    inputs = np.random.default_rng(0).standard_normal((8, 16, 64), np.float32)
+    with torch.no_grad():
+        expected = linear(torch.from_numpy(inputs)).numpy()
+    error = np.abs(rows_of(quantize(model, observe(model, [inputs])), inputs) - expected).mean((0, 1))
+    assert (error / np.abs(expected).mean((0, 1))).max() < 0.03
+
+
 @pytest.mark.parametrize("first", [torch.nn.Conv2d(3, 16, 4, 4), torch.nn.Conv2d(3, 12, 3, 2, groups=3)])
 def test_convolutions_and_what_follows_them(first: torch.nn.Module) -> None:
     """Tokens from a picture's positions are a transposed input, whose channels stand elsewhere."""
