@@ -46,8 +46,12 @@ test-hub: $(VENV)/.dev
 figures: $(VENV)/.dev
 	$(BIN)/python docs/draw_models.py
 
-bench: $(VENV)/.demo
-	$(BIN)/python benchmarks/indexing.py "$(PHOTOS)"
+# Long: an hour or more on two quiet cores. With PHOTOS, indexing of that folder as well.
+bench: $(VENV)/.dev
+	@failed=; for question in pictures texts folder process zero_shot memory growth; do \
+	  $(BIN)/python benchmarks/$$question.py --page || failed="$$failed $$question"; \
+	done; test -z "$$failed" || { echo "answers disagree or a benchmark broke:$$failed" >&2; exit 1; }
+	$(if $(PHOTOS),$(BIN)/python benchmarks/indexing.py "$(PHOTOS)")
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,9 +3,10 @@
 Usage: python benchmarks/labels.py --wordnet DIR --captions captions_val2017.json --pictures DIR [--count 1000000]
 
 The labels are WordNet's nouns with synonyms, phrases of two to four words from COCO's captions, and compounds drawn
-from both, product names among them. Queries are the embeddings of pictures and of captions that the labels were not made
-from word by word. Every searching number comes from a process of its own, with one BLAS thread, as the median of five;
-the load of the machine is printed, for other processes may run. With ``--into DIR`` the set is kept, and used again.
+from both, product names among them. Queries are the embeddings of pictures and of captions that the labels were not
+made from word by word. Every searching number comes from a process of its own, with one BLAS thread, as the median of
+five; the load of the machine is printed, for other processes may run. With ``--into DIR`` the set is kept, and used
+again.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from nunbit.engine import check_inputs, opening, preparing
 from nunbit.engine.machine import Machine, this_machine
 from nunbit.engine.names import COSINE_FLOOR, ENGINES, requested_engine
 from nunbit.engine.openvino_models import CompiledModel
-from nunbit.engine.record import Check, Record, TowerRecord, engine_folder, read_record, refuse, write_record
+from nunbit.engine.record import Check, Record, TowerRecord, engine_folder, read_record, refuse
 from nunbit.errors import EngineRefused, NunbitWarning, UsageError
 from nunbit.loading import locate, model_source
 from test_onnx_export import make_family
@@ -73,7 +73,7 @@ def record_of(encoder: Encoder) -> Record:
 
 
 def runs_bf16() -> bool:
-    return bool({"AMX", "AVX-512 bf16"} & set(this_machine().features))
+    return this_machine().has_bf16
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_cache_that_cannot_be_written_costs_only_speed(
 
 def test_a_damaged_record_is_made_again(clip_folder: Path) -> None:
     encoder = nunbit.load(clip_folder, engine="openvino")
-    path = engine_folder(encoder.fingerprint) / "engine.json"
+    path = engine_folder(encoder.fingerprint, this_machine()) / "engine.json"
     for content in ("{", "[]", '{"format_version": 1}'):
         path.write_text(content)
         assert nunbit.load(clip_folder, engine="openvino").fingerprint == encoder.fingerprint
@@ -286,10 +286,11 @@ def test_a_processor_without_bfloat16_is_not_asked_for_it(clip_folder: Path) -> 
 
 
 def test_what_was_refused_for_its_accuracy_stays_refused(cache: Path) -> None:
-    record = make_record(1, Check("int8", 1, 1, 9, ""))
-    engine_folder(record.fingerprint).mkdir()
-    write_record(record, engine_folder(record.fingerprint))
-    assert refuse(record, "int8", "top-1 is 3 points lower").image.checks[0].refused == "top-1 is 3 points lower"  # type: ignore[union-attr]
+    record, machine = make_record(1, Check("int8", 1, 1, 9, "")), this_machine()
+    engine_folder(record.fingerprint, machine).mkdir()
+    refused = refuse(record, "int8", "top-1 is 3 points lower", machine)
+    assert refused.image is not None
+    assert refused.image.checks[0].refused == "top-1 is 3 points lower"
 
 
 def test_the_users_pictures_calibrate(clip_folder: Path, album: Path, photos: Path) -> None:

@@ -91,5 +91,5 @@ def compare_accuracy(
         measured.append(EngineAccuracy(name, found.top1, found.seconds))
         if abs(found.top1 - reference.top1) > TOP1_TOLERANCE:
             reason = f"zero-shot top-1 on {folder} is {found.top1:.1f}, torch's is {reference.top1:.1f}"
-            record = refuse(record, check.precision, reason)
+            record = refuse(record, check.precision, reason, this_machine())
     return record, measured

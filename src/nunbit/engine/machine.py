@@ -33,6 +33,11 @@ class Machine:
     gpu: bool
 
     @property
+    def has_bf16(self) -> bool:
+        """Tell whether the processor multiplies in bfloat16."""
+        return "AMX" in self.features or "AVX-512 bf16" in self.features
+
+    @property
     def signature(self) -> str:
         """Equal for machines on which the same engine is quick; timings of one mean nothing on another."""
         return hashlib.sha256(repr((self.processor, self.features, self.cores)).encode()).hexdigest()[:16]

@@ -73,7 +73,7 @@ def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | 
     wanted = OPENVINO.get(engine)
     fingerprint = known_fingerprint(source.files)
     record = None if fingerprint is None else read_record(fingerprint, machine)
-    if record is None or not _ready(record, _choose(record, wanted, or_torch=engine == AUTO)):
+    if record is None or not _ready(record, _choose(record, wanted, or_torch=engine == AUTO), machine):
         try:
             record = prepare_engines(
                 source, load, Preparation(machine, (wanted,) if wanted else (), tell=tell or _log.info)
@@ -144,9 +144,9 @@ def _choose(record: Record, wanted: Precision | None, *, or_torch: bool) -> _Cho
     return _Choice(image, text.precision if text else None, reason)
 
 
-def _ready(record: Record, choice: _Choice) -> bool:
+def _ready(record: Record, choice: _Choice, machine: Machine) -> bool:
     """Tell whether the files that a choice needs were kept."""
-    folder = engine_folder(record.fingerprint)
+    folder = engine_folder(record.fingerprint, machine)
     needed = [
         _file(folder, name, precision)
         for name, precision in (("image", choice.image), ("text", choice.text))
@@ -166,7 +166,7 @@ def _open_openvino(
     from nunbit.engine.openvino_models import CompiledModel
 
     assert choice.image is not None
-    folder = engine_folder(record.fingerprint)
+    folder = engine_folder(record.fingerprint, machine)
     (folder / "compiled").mkdir(exist_ok=True)
 
     def compiled(tower: str, precision: Precision, streams: int) -> Callable[[], Run]:
@@ -188,10 +188,10 @@ def _open_onnx(source: ModelSource, load: Callable[[], Encoder], machine: Machin
     from nunbit.engine.onnx_engine import IMAGE, TEXT, OnnxModel, onnx_files, onnx_record, write_onnx_files
 
     fingerprint = known_fingerprint(source.files)
-    folder = None if fingerprint is None else onnx_files(engine_folder(fingerprint), fingerprint)
+    folder = None if fingerprint is None else onnx_files(engine_folder(fingerprint, machine), fingerprint)
     if folder is None:
         encoder = load()
-        folder = write_onnx_files(encoder, engine_folder(encoder.fingerprint))
+        folder = write_onnx_files(encoder, engine_folder(encoder.fingerprint, machine))
         remember_fingerprint(source.files, encoder.fingerprint)
     found = folder
     parts = Parts(

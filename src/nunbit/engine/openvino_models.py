@@ -85,8 +85,8 @@ class CompiledModel:
         self, model: Any, precision: Precision, machine: Machine, *, streams: int, cache: Path | None = None
     ) -> None:
         openvino = import_openvino()
-        # With AMX, what int8 leaves in floating point (attention, norms) is quicker in bfloat16, too.
-        half = precision == "bf16" or (precision == "int8" and "AMX" in machine.features)
+        # What int8 leaves in floating point (attention, norms) is quicker in bfloat16 where the processor has it.
+        half = precision == "bf16" or (precision == "int8" and machine.has_bf16)
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
             "NUM_STREAMS": str(streams),

@@ -80,7 +80,7 @@ def prepare(encoder: Encoder, how: Preparation) -> Record:
         draft.mkdir()
         record = _prepare(encoder, draft, how)
         write_record(record, draft)
-        folder = engine_folder(encoder.fingerprint)
+        folder = engine_folder(encoder.fingerprint, how.machine)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     return record
@@ -171,7 +171,7 @@ class _Trial:
 
     def check(self, model: Any, precision: Precision) -> Check:
         """Run a model on all check inputs, compare, and time it."""
-        if precision == "bf16" and not {"AMX", "AVX-512 bf16"} & set(self._machine.features):
+        if precision == "bf16" and not self._machine.has_bf16:
             return _refused(precision, "this processor has no bfloat16 products")
         try:
             compiled = CompiledModel(model, precision, self._machine, streams=1)

@@ -1,6 +1,6 @@
 """What was found out about an encoder's engines on this machine, kept beside the compiled models.
 
-A prepared engine is one folder of the cache, named after the encoder's fingerprint::
+A prepared engine is one folder of the cache, named after the encoder's fingerprint and the machine::
 
     engine.json             a `Record`
     image-fp32.xml, .bin    towers as OpenVINO writes them; those that were not chosen are not kept
@@ -119,14 +119,14 @@ def versions() -> str:
     return " ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
 
 
-def engine_folder(fingerprint: str) -> Path:
-    """Where the engine of an encoder is prepared."""
-    return cache_folder("engines") / fingerprint[:32]
+def engine_folder(fingerprint: str, machine: Machine) -> Path:
+    """Where the engine of an encoder is prepared; machines that share a home do not overwrite each other's."""
+    return cache_folder("engines") / f"{fingerprint[:32]}-{machine.signature}"
 
 
 def read_record(fingerprint: str, machine: Machine) -> Record | None:
     """What was recorded for an encoder on this machine with these packages; None if nothing, or nothing readable."""
-    path = engine_folder(fingerprint) / RECORD_FILE
+    path = engine_folder(fingerprint, machine) / RECORD_FILE
     try:
         record = from_plain(Record, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, NunbitError):
@@ -142,12 +142,12 @@ def write_record(record: Record, folder: Path) -> None:
     replace_file(folder / RECORD_FILE, lambda file: file.write(content))
 
 
-def refuse(record: Record, precision: Precision, reason: str) -> Record:
+def refuse(record: Record, precision: Precision, reason: str, machine: Machine) -> Record:
     """Keep that pictures may not be computed in a precision, whatever the check inputs say."""
     assert record.image is not None
     checks = tuple(replace(c, refused=reason) if c.precision == precision else c for c in record.image.checks)
     record = replace(record, image=replace(record.image, checks=checks))
-    write_record(record, engine_folder(record.fingerprint))
+    write_record(record, engine_folder(record.fingerprint, machine))
     return record
 
 
