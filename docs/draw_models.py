@@ -200,7 +200,7 @@ def main(steps: int, into: Path, model: Path) -> None:
     clip = Clip(settings.config)
     losses = train(clip, settings, steps)
     ClipTowers(clip, settings, license="Apache-2.0", name="shapes").save(model)
-    encoder = nunbit.load(model)
+    encoder = nunbit.load(model, engine="torch")
     report = "\n".join([*measure(encoder, losses), *spoil(model), *attention_by_color(encoder)])
     click.echo(report)
     into.mkdir(parents=True, exist_ok=True)

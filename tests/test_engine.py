@@ -23,8 +23,12 @@ from nunbit.engine.machine import Machine, this_machine
 from nunbit.engine.names import COSINE_FLOOR, ENGINES, requested_engine
 from nunbit.engine.openvino_models import CompiledModel
 from nunbit.engine.record import Check, Record, TowerRecord, engine_folder, read_record, refuse
-from nunbit.errors import EngineRefused, NunbitWarning, UsageError
+from nunbit.errors import EngineRefused, NunbitWarning, UsageError, WeightsError
+from nunbit.golden import compare_golden
+from nunbit.images import open_image
 from nunbit.loading import locate, model_source
+from nunbit.onnx_export import export_onnx
+from nunbit.preprocessing import Preprocessing
 from test_onnx_export import make_family
 
 TEXTS = ["cat", "a photo of a cat", "창가에 앉은 고양이 한 마리", "🐈 on a 🛋️", "word " * 300]
@@ -235,7 +239,11 @@ def test_a_compiled_encoder_has_no_module_but_can_be_saved(clip_folder: Path, tm
     with pytest.raises(UsageError, match='engine="torch"'):
         _ = encoder.model
     encoder.save_pretrained(tmp_path / "saved")
-    assert nunbit.load(tmp_path / "saved", engine="torch").fingerprint == encoder.fingerprint
+    saved = nunbit.load(tmp_path / "saved", engine="torch")
+    assert saved.fingerprint == encoder.fingerprint
+    compare_golden(saved, tmp_path / "saved")  # recorded in float32, whatever the engine
+    with pytest.raises(UsageError, match='engine="torch"'):
+        export_onnx(encoder, tmp_path / "onnx")
 
 
 def test_a_precision_and_a_device_are_for_torch(clip_folder: Path) -> None:
@@ -285,20 +293,56 @@ def test_a_processor_without_bfloat16_is_not_asked_for_it(clip_folder: Path) -> 
     assert "no bfloat16" in trial.check(None, "bf16").refused
 
 
-def test_what_was_refused_for_its_accuracy_stays_refused(cache: Path) -> None:
-    record, machine = make_record(1, Check("int8", 1, 1, 9, "")), this_machine()
-    engine_folder(record.fingerprint, machine).mkdir()
-    refused = refuse(record, "int8", "top-1 is 3 points lower", machine)
-    assert refused.image is not None
-    assert refused.image.checks[0].refused == "top-1 is 3 points lower"
+def test_what_was_refused_for_its_accuracy_stays_refused(clip_folder: Path) -> None:
+    record = record_of(nunbit.load(clip_folder, engine="openvino"))
+    refuse(record.fingerprint, {"fp32": "top-1 is 3 points lower"}, this_machine())
+    with pytest.raises(EngineRefused, match="3 points lower"):
+        nunbit.load(clip_folder, engine="openvino-fp32")
+    refuse(record.fingerprint, {"fp32": ""}, this_machine())
 
 
 def test_the_users_pictures_calibrate(clip_folder: Path, album: Path, photos: Path) -> None:
+    preprocessing = nunbit.load(clip_folder, engine="torch").preprocessing
+    assert isinstance(preprocessing, Preprocessing)
     with pytest.raises(UsageError, match="calibration takes at least 8"):
-        check_inputs.pixel_batches(nunbit.load(clip_folder, engine="torch").preprocessing, [album / "missing"])  # type: ignore[arg-type]
-    source = model_source(locate(str(clip_folder)), "mine")
-    record = opening.prepare_engines(source, source.load, preparing.Preparation(this_machine(), pictures=[photos]))
-    assert record.calibration == str(photos)
+        check_inputs.pixel_batches(preprocessing, [album / "missing"])
+    batches, checks = check_inputs.pixel_batches(preprocessing, [photos])
+    own, _ = check_inputs.pixel_batches(preprocessing, None)
+    assert not np.array_equal(batches[0], own[0])
+    everything = {picture.tobytes() for picture in [*np.concatenate(batches), *checks]}
+    assert preprocessing(open_image(photos / "chelsea.png")[0]).tobytes() in everything
+
+
+def test_one_process_prepares_and_the_others_wait_for_it(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    script = f"import nunbit; print(nunbit.load({str(clip_folder)!r}, engine='openvino').encode_text(['a']).shape)"
+    children = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(3)]
+    shapes = {child.communicate()[0] for child in children}
+    assert len(shapes) == 1 and shapes.pop().startswith(b"(1, ")
+    assert len([folder for folder in (tmp_path / "engines").glob("*-*") if folder.is_dir()]) == 1
+
+
+def test_a_model_that_is_changed_while_it_is_prepared_is_another_one(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nunbit.load(clip_folder, engine="torch").save_pretrained(tmp_path / "model")
+    prepare = preparing.prepare
+
+    def slow(*arguments: Any) -> Record:
+        record = prepare(*arguments)
+        changed = nunbit.load(clip_folder, engine="torch")
+        changed.model.logit_scale.mul_(2)
+        changed.save_pretrained(tmp_path / "model")
+        return record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "prepare", slow)
+        before = nunbit.load(tmp_path / "model", engine="openvino")
+    with pytest.raises(WeightsError, match="changed after it was loaded"):
+        before.save_pretrained(tmp_path / "copy")
+    assert nunbit.load(tmp_path / "model", engine="openvino").fingerprint != before.fingerprint
 
 
 def test_starter_accuracy_on_clothing_is_that_of_torch(

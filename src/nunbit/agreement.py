@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nunbit.engine.machine import Machine, this_machine
+from nunbit.engine.machine import this_machine
 from nunbit.engine.names import TOP1_TOLERANCE, TORCH, Precision
-from nunbit.engine.opening import ModelSource, open_engine, prepare_engines
+from nunbit.engine.opening import ModelSource, open_engine, prepare_engines, ready_precisions
 from nunbit.engine.preparing import Preparation
-from nunbit.engine.record import Record, known_fingerprint, read_record, refuse
+from nunbit.engine.record import Record, file_states, known_fingerprint, read_record, refuse
 from nunbit.zero_shot import zero_shot
 
 ALL: tuple[Precision, ...] = ("fp32", "bf16", "int8")
@@ -48,10 +48,19 @@ def engine_record(
     Raises:
         UsageError: Fewer than 8 of ``pictures`` can be read.
     """
-    machine: Machine = this_machine()
-    fingerprint = known_fingerprint(source.files)
-    record = None if again or pictures or fingerprint is None else read_record(fingerprint, machine)
-    return record or prepare_engines(source, source.load, Preparation(machine, ALL, pictures, tell))
+    machine, anew = this_machine(), again or bool(pictures)
+    fingerprint = known_fingerprint(file_states(source.files))
+
+    def enough(record: Record) -> bool:
+        good = {check.precision for check in record.image.checks if not check.refused} if record.image else set()
+        return good <= ready_precisions(record, machine)
+
+    found = None if anew or fingerprint is None else read_record(fingerprint, machine)
+    if found is not None and enough(found):
+        return found
+    return prepare_engines(
+        source, source.load, Preparation(machine, ALL, pictures, tell), enough=None if anew else enough
+    )
 
 
 def compare_accuracy(
@@ -82,6 +91,7 @@ def compare_accuracy(
     tell(f"naming the pictures of {folder} with torch")
     reference = zero_shot(source.load(), folder, templates=templates)
     measured = [EngineAccuracy(TORCH, reference.top1, reference.seconds)]
+    reasons: dict[Precision, str] = {}
     for check in record.image.checks if record.image else ():
         if check.refused:
             continue
@@ -90,6 +100,7 @@ def compare_accuracy(
         found = zero_shot(open_engine(source, name), folder, templates=templates)
         measured.append(EngineAccuracy(name, found.top1, found.seconds))
         if abs(found.top1 - reference.top1) > TOP1_TOLERANCE:
-            reason = f"zero-shot top-1 on {folder} is {found.top1:.1f}, torch's is {reference.top1:.1f}"
-            record = refuse(record, check.precision, reason, this_machine())
-    return record, measured
+            reasons[check.precision] = (
+                f"zero-shot top-1 on {folder} is {found.top1:.1f}, torch's is {reference.top1:.1f}"
+            )
+    return refuse(record.fingerprint, reasons, this_machine()) or record, measured

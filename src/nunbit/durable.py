@@ -13,19 +13,20 @@ from nunbit.errors import StoreBusy
 
 
 @contextmanager
-def only_writer(lock: Path, shown: str) -> Iterator[None]:
+def only_writer(lock: Path, shown: str, *, wait: bool = False) -> Iterator[None]:
     """Be the one writer. The system lets go of the lock when the process ends, however it ends.
 
     Args:
         lock: A file, made when it is not there; its content means nothing.
         shown: What is written to, for the message.
+        wait: Wait while somebody else is writing, however long that takes.
 
     Raises:
-        StoreBusy: Somebody else is writing, in this process or another.
+        StoreBusy: Somebody else is writing, in this process or another, and ``wait`` was not asked for.
     """
     with lock.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise StoreBusy(
                 f"{shown} is being written to by another process",

@@ -34,14 +34,13 @@ def load(
     *,
     revision: str | None = None,
     precision: Precision = "float32",
-    device: str = "cpu",
+    device: str | None = None,
     engine: str | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Encoder:
     """Load an encoder.
 
-    The engine that computes is prepared once for each model and machine: converted, compared with torch, timed. That
-    takes about as long as embedding a hundred pictures; later calls find it in the cache.
+    What computes is prepared once for each model and machine, which takes from ten seconds to a minute.
 
     Args:
         model: One of
@@ -52,10 +51,11 @@ def load(
             * a hub id ``owner/name``, or ``owner/name@revision``.
         revision: Branch, tag or commit of a hub repository. Without one, what was fetched before is used again.
         precision: What a CLIP or SigLIP computes in: ``float32``, ``bfloat16`` or ``float16``.
-        device: Where it computes, as torch names it: ``cpu``, ``cuda``. Like a precision, it asks for torch.
+        device: Where torch computes, as it names it: ``cpu``, ``cuda``. Like another precision, it asks for torch.
         engine: ``auto``: the quickest that answers as torch in float32 does. ``torch``: the reference, exact to
-            float32, with ``encoder.model`` to look into and to train. ``openvino``, or ``openvino-fp32``, ``-bf16``,
-            ``-int8``; ``onnxruntime``. None: ``$NUNBIT_ENGINE``, else ``auto``.
+            float32, with ``encoder.model`` to look into and to train, which no other engine has. ``openvino``, or
+            ``openvino-fp32``, ``-bf16``, ``-int8`` (of pictures; texts are not rounded to int8); ``onnxruntime``.
+            None: ``$NUNBIT_ENGINE``, else ``auto``.
         tell: Told in a few words what takes long.
 
     Raises:
@@ -72,12 +72,12 @@ def load(
     if precision not in PRECISIONS:
         raise UsageError(f"precision is {precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
     chosen = requested_engine(engine)
-    default = (precision, device) == ("float32", "cpu")
-    if not default and chosen not in (AUTO, TORCH):
+    default = precision == "float32" and device is None
+    if not default and engine not in (None, AUTO, TORCH):
         raise UsageError(f"{chosen} computes on the cpu in a precision of its own", hint='engine="torch" takes both')
     path = locate(name, revision=revision)
     if chosen == TORCH or not default:
-        return _load_torch(path, name, precision, device)
+        return _load_torch(path, name, precision, device or "cpu")
     return open_engine(model_source(path, name), chosen, tell)
 
 

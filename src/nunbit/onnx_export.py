@@ -11,13 +11,10 @@ Shapes: B batch, T tokens, S ``image_size``, E embedding.
 from __future__ import annotations
 
 import json
-import logging
 import mmap
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +25,7 @@ import numpy as np
 from nunbit.config import to_plain
 from nunbit.encode import Encoder
 from nunbit.errors import DriftError, ModelError, UnsupportedModel, UsageError, WeightsError
+from nunbit.programs import quiet_compilers
 
 if TYPE_CHECKING:
     from nunbit.pretrained.encoder import ClipTowers
@@ -84,7 +82,7 @@ def export_onnx(encoder: Encoder, folder: str | os.PathLike[str]) -> OnnxModels:
         DriftError: The files answer otherwise than torch does.
 
     Example:
-        >>> models = export_onnx(nunbit.load("my-clip"), "my-clip-onnx")
+        >>> models = export_onnx(nunbit.load("my-clip", engine="torch"), "my-clip-onnx")
         >>> read_onnx_metadata(models.image_encoder)["fingerprint"]
     """
     towers, folder = _exportable(encoder), Path(folder)
@@ -141,6 +139,8 @@ def _exportable(encoder: Encoder) -> ClipTowers:
     from nunbit.pretrained.encoder import ClipTowers
 
     towers = encoder.towers
+    if not encoder.engine.name.startswith("torch"):
+        raise UsageError(f"{encoder.name} is computed by {encoder.engine.name}", hint='load it with engine="torch"')
     if not isinstance(towers, ClipTowers):
         raise UnsupportedModel(
             f"{encoder.name} is not a CLIP or SigLIP model, and no other kind can be written as ONNX",
@@ -175,7 +175,7 @@ def _write(program: Program, names: tuple[str, str], metadata: dict[str, str], p
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    with _quiet():
+    with quiet_compilers():
         try:
             # Strict, because only then does len() of a tensor stay free; and apart from the conversion, which on its
             # own would write the example's batch size into the file instead of failing.
@@ -196,19 +196,6 @@ def _write(program: Program, names: tuple[str, str], metadata: dict[str, str], p
         onnx.model.metadata_props.update(metadata)
         size = sum(value.const_value.nbytes for value in onnx.model.graph.initializers.values() if value.const_value)
         onnx.save(path, external_data=size > _LARGEST_FILE)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Nobody can act upon what the exporter warns of and logs; what matters is measured afterwards."""
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)
 
 
 def _largest_difference(encoder: Encoder, towers: ClipTowers, folder: Path) -> float | None:

@@ -5,13 +5,35 @@ Place in the river: below the encoders that offer programs, and below whatever t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+
+_LOGGERS = ("torch", "onnxscript", "onnx_ir", "openvino")
+
+
+@contextmanager
+def quiet_compilers() -> Iterator[None]:
+    """Silence tracers and compilers: nobody can act upon what they say, and what they made is compared."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from nunbit.errors import ImageError, UsageError
 from nunbit.images import open_image
 
 MOST_PICTURES = 256
-"""So many are held in memory, read and decoded."""
+MOST_PIXELS = 150_000_000
+"""So much is held in memory, decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def measure_stages(
 
     Args:
         encoder: Any encoder.
-        files: Pictures; the first `MOST_PICTURES` that can be read are used.
+        files: Pictures; the first that can be read are used, at most `MOST_PICTURES`.
         exact: Decode every picture in full.
         seconds: How long to measure each step, at least; it is measured twice where threads matter.
 
@@ -81,13 +82,15 @@ def measure_stages(
 
 def _readable(files: Sequence[Path]) -> list[Path]:
     good: list[Path] = []
+    pixels = 0
     for path in files:
         try:
-            open_image(path)
+            _, info = open_image(path)
         except ImageError:
             continue
         good.append(path)
-        if len(good) == MOST_PICTURES:
+        pixels += info.width * info.height
+        if len(good) == MOST_PICTURES or pixels > MOST_PIXELS:
             break
     if not good:
         raise UsageError("none of the pictures can be read", hint="give a folder of photographs")

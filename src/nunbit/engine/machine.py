@@ -38,6 +38,11 @@ class Machine:
         return "AMX" in self.features or "AVX-512 bf16" in self.features
 
     @property
+    def streams(self) -> int:
+        """How many forward passes go side by side: one a core on few cores, on many one for every four."""
+        return max(min(self.cores, 4), self.cores // 4)
+
+    @property
     def signature(self) -> str:
         """Equal for machines on which the same engine is quick; timings of one mean nothing on another."""
         return hashlib.sha256(repr((self.processor, self.features, self.cores)).encode()).hexdigest()[:16]
@@ -54,7 +59,8 @@ def this_machine() -> Machine:
         for line in _CPU_FILE.read_text(errors="replace").split("\n\n")[0].splitlines():
             key, _, value = line.partition(":")
             lines[key.strip()] = value.strip()
-    flags = lines.get("flags", "").split()
+    flags = (lines.get("flags") or lines.get("Features") or "").split()
     features = dict.fromkeys(name for flag, name in _NAMED.items() if flag in flags)
-    processor = lines.get("model name") or platform.processor() or platform.machine()
+    part = " ".join(lines[key] for key in ("CPU implementer", "CPU part") if key in lines)  # ARM has no name there
+    processor = lines.get("model name") or part or platform.processor() or platform.machine()
     return Machine(processor, tuple(features), usable_cores(), _GPU_FILE.exists())

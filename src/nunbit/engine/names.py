@@ -25,6 +25,9 @@ VARIABLE = "NUNBIT_ENGINE"
 COSINE_FLOOR: dict[Precision, float] = {"fp32": 0.99999, "bf16": 0.9999, "int8": 0.999}
 """The least mean cosine to torch in float32 over the check inputs. An engine below is refused."""
 
+FARTHEST = 5
+"""How many times as far from 1 as that mean the cosine of a single check input may be."""
+
 TOP1_TOLERANCE = 0.5
 """The most, in points of 100, that zero-shot accuracy may differ from torch's."""
 

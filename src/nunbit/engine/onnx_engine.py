@@ -5,14 +5,18 @@ Shapes: B batch, E embedding.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nunbit.engine.record import FORMAT_VERSION, Record
+from nunbit.caches import cache_folder
+from nunbit.engine.record import DRAFT, FORMAT_VERSION, Record, versions
 from nunbit.errors import ModelError
 from nunbit.onnx_export import IMAGE_FILE, TEXT_FILE, export_onnx, read_onnx_metadata
 
@@ -20,7 +24,6 @@ if TYPE_CHECKING:
     from nunbit.encode import Encoder
     from nunbit.types import FloatArray
 
-FOLDER = "onnx"
 IMAGE, TEXT = IMAGE_FILE, TEXT_FILE
 
 
@@ -45,24 +48,30 @@ class OnnxModel:
         return rows
 
 
-def onnx_files(encoder_folder: Path, fingerprint: str) -> Path | None:
-    """The folder with an encoder's ONNX files, if both are there and are this encoder's."""
-    folder = encoder_folder / FOLDER
-    files = (folder / IMAGE_FILE, folder / TEXT_FILE)
-    whole = all(file.is_file() and read_onnx_metadata(file).get("fingerprint") == fingerprint for file in files)
-    return folder if whole else None
+def onnx_files(fingerprint: str) -> Path | None:
+    """The folder with an encoder's ONNX files, if these packages wrote them."""
+    folder = _folder(fingerprint)
+    return folder if folder.is_dir() else None
 
 
-def write_onnx_files(encoder: Encoder, encoder_folder: Path) -> Path:
+def write_onnx_files(encoder: Encoder) -> Path:
     """Export an encoder of torch; files that differ from torch by more than 1e-5 are refused.
 
     Raises:
         ModelError: A package is missing, the model cannot be exported, or the files answer otherwise than torch.
     """
     _runtime()
-    folder = encoder_folder / FOLDER
-    export_onnx(encoder, folder)
+    folder = _folder(encoder.fingerprint)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=DRAFT) as name:
+        export_onnx(encoder, Path(name, "onnx"))
+        with suppress(OSError):  # somebody else was quicker
+            Path(name, "onnx").rename(folder)
     return folder
+
+
+def _folder(fingerprint: str) -> Path:
+    packages = hashlib.sha256(versions().encode()).hexdigest()[:16]
+    return cache_folder("engines") / f"{fingerprint[:32]}-onnx-{packages}"
 
 
 def onnx_record(path: Path) -> Record:

@@ -11,10 +11,11 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 from nunbit.config import from_plain
+from nunbit.durable import only_writer
 from nunbit.encode import Encoder, EncoderInfo, EngineInfo
 from nunbit.engine.machine import Machine, this_machine
 from nunbit.engine.names import AUTO, ONNX, OPENVINO, Precision
@@ -24,12 +25,13 @@ from nunbit.engine.record import (
     Record,
     TowerRecord,
     engine_folder,
+    file_states,
     known_fingerprint,
     read_record,
     remember_fingerprint,
 )
-from nunbit.engine.towers import CompiledTowers, Parts, Run
-from nunbit.errors import EngineRefused, NunbitWarning
+from nunbit.engine.towers import CompiledEncoder, CompiledTowers, Parts, Run
+from nunbit.errors import EngineRefused, NunbitWarning, UsageError
 from nunbit.preprocessing import Preprocessing
 
 _log = logging.getLogger("nunbit")
@@ -53,6 +55,23 @@ class ModelSource:
     load_on_gpu: Callable[[], Encoder] | None = None
 
 
+class _Original:
+    """The encoder on torch, loaded once for as long as it is needed."""
+
+    def __init__(self, load: Callable[[], Encoder]) -> None:
+        self._load = load
+        self._encoder: Encoder | None = None
+
+    def __call__(self) -> Encoder:
+        if self._encoder is None:
+            self._encoder = self._load()
+        return self._encoder
+
+    def let_go(self) -> None:
+        """Free the memory of its weights."""
+        self._encoder = None
+
+
 def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | None = None) -> Encoder:
     """Open a model with an engine, preparing it when that was not done on this machine before.
 
@@ -66,46 +85,64 @@ def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | 
     """
     machine = this_machine()
     if engine == AUTO and machine.gpu and source.load_on_gpu is not None and _torch_has_gpu():
-        return source.load_on_gpu()
-    load = cache(source.load)
+        try:
+            return source.load_on_gpu()
+        except UsageError as error:  # it is full, or too small
+            warnings.warn(NunbitWarning(f"the GPU is left alone: {error.message}"), stacklevel=2)
+    load = _Original(source.load)
     if engine == ONNX:
         return _open_onnx(source, load, machine)
-    wanted = OPENVINO.get(engine)
-    fingerprint = known_fingerprint(source.files)
+    choose = partial(_choose, wanted=OPENVINO.get(engine), or_torch=engine == AUTO)
+    fingerprint = known_fingerprint(file_states(source.files))
     record = None if fingerprint is None else read_record(fingerprint, machine)
-    if record is None or not _ready(record, _choose(record, wanted, or_torch=engine == AUTO), machine):
+    if record is None or not _ready(record, choose(record), machine):
+        wanted = OPENVINO.get(engine)
+        how = Preparation(machine, (wanted,) if wanted else (), tell=tell or _log.info)
         try:
-            record = prepare_engines(
-                source, load, Preparation(machine, (wanted,) if wanted else (), tell=tell or _log.info)
-            )
-        except OSError as error:
+            record = prepare_engines(source, load, how, lambda found: _ready(found, choose(found), machine))
+        except (OSError, RuntimeError) as error:  # the second is OpenVINO's, for a full disk among others
             if engine != AUTO:
-                raise
+                hint = "is there room in the cache, and may it be written?"
+                raise EngineRefused(f"{engine} cannot be prepared: {error}", hint=hint) from error
             note = f"the cache of engines cannot be written ({error}), so torch computes"
             warnings.warn(NunbitWarning(note), stacklevel=2)
             return load()
-    chosen = _choose(record, wanted, or_torch=engine == AUTO)
+    chosen = choose(record)
     if chosen.image is not None:
-        load.cache_clear()  # the weights of torch would stay in memory for nothing
+        load.let_go()  # the weights of torch would stay in memory for nothing
         return _open_openvino(source, record, chosen, load, machine)
     if engine == AUTO:
         return load()
     raise EngineRefused(f"{engine} is refused for {source.name}: {chosen.reason}", hint="auto takes one that agrees")
 
 
-def prepare_engines(source: ModelSource, load: Callable[[], Encoder], how: Preparation) -> Record:
-    """Prepare a model's engines and note which files they belong to.
+def prepare_engines(
+    source: ModelSource, load: Callable[[], Encoder], how: Preparation, enough: Callable[[Record], bool] | None = None
+) -> Record:
+    """Prepare a model's engines and note which files they belong to. One process prepares, others wait for it.
 
     Args:
         source: The model.
         load: Gives it, on torch.
         how: As `nunbit.engine.preparing.prepare` takes it.
+        enough: Whether a record that is there already will do; None to prepare in any case.
     """
+    states = file_states(source.files)  # before they are read: they may change while that lasts
     how.tell(f"preparing {source.name} for this machine, once")
     encoder = load()
-    record = prepare(encoder, how)
-    remember_fingerprint(source.files, encoder.fingerprint)
+    with only_writer(engine_folder(encoder.fingerprint, how.machine).with_suffix(".lock"), source.name, wait=True):
+        record = None if enough is None else read_record(encoder.fingerprint, how.machine)
+        if record is None or enough is None or not enough(record):
+            record = prepare(encoder, how)
+    remember_fingerprint(states, encoder.fingerprint)
     return record
+
+
+def ready_precisions(record: Record, machine: Machine) -> set[Precision]:
+    """Precisions of pictures whose files were kept."""
+    folder = engine_folder(record.fingerprint, machine)
+    checks = record.image.checks if record.image else ()
+    return {check.precision for check in checks if _file(folder, "image", check.precision).is_file()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +176,10 @@ def _choose(record: Record, wanted: Precision | None, *, or_torch: bool) -> _Cho
     else:
         found = record.image.find(wanted)
         reason = found.refused if found else "it was never tried"
-    text = record.text.quickest(at_least=least(record.text)) if record.text else None
+    text = None
+    if record.text is not None:
+        exact = wanted == "fp32"  # asked for by name, it is for both towers
+        text = record.text.find("fp32") if exact else record.text.quickest(at_least=least(record.text))
     image = None if found is None or found.refused else found.precision
     return _Choice(image, text.precision if text else None, reason)
 
@@ -160,44 +200,42 @@ def _file(folder: Path, tower: str, precision: Precision) -> Path:
     return folder / f"{tower}-{'int8' if precision == 'int8' else 'fp32'}.xml"
 
 
-def _open_openvino(
-    source: ModelSource, record: Record, choice: _Choice, load: Callable[[], Encoder], machine: Machine
-) -> Encoder:
+def _open_openvino(source: ModelSource, record: Record, choice: _Choice, load: _Original, machine: Machine) -> Encoder:
     from nunbit.engine.openvino_models import CompiledModel
 
     assert choice.image is not None
     folder = engine_folder(record.fingerprint, machine)
-    (folder / "compiled").mkdir(exist_ok=True)
 
     def compiled(tower: str, precision: Precision, streams: int) -> Callable[[], Run]:
         path = _file(folder, tower, precision)
         return lambda: CompiledModel(path, precision, machine, streams=streams, cache=folder / "compiled")
 
     parts = Parts(
-        image=compiled("image", choice.image, machine.cores),
+        image=compiled("image", choice.image, machine.streams),
         text=None if choice.text is None else compiled("text", choice.text, 1),
-        original=lambda: load().towers,
+        original=load,
         tokenizer=folder / "tokenizer",
     )
-    texts = choice.text or ("torch" if record.text else "numpy")
+    texts = choice.text or ("torch" if record.tokenizer else "numpy")
     name = f"openvino (pictures {choice.image}, texts {texts})"
-    return _encoder(source, record, parts, EngineInfo(name, batch_size=_BATCH_SIZE, concurrency=machine.cores))
+    return _encoder(source, record, parts, EngineInfo(name, batch_size=_BATCH_SIZE, concurrency=machine.streams))
 
 
-def _open_onnx(source: ModelSource, load: Callable[[], Encoder], machine: Machine) -> Encoder:
+def _open_onnx(source: ModelSource, load: _Original, machine: Machine) -> Encoder:
     from nunbit.engine.onnx_engine import IMAGE, TEXT, OnnxModel, onnx_files, onnx_record, write_onnx_files
 
-    fingerprint = known_fingerprint(source.files)
-    folder = None if fingerprint is None else onnx_files(engine_folder(fingerprint, machine), fingerprint)
+    fingerprint = known_fingerprint(file_states(source.files))
+    folder = None if fingerprint is None else onnx_files(fingerprint)
     if folder is None:
-        encoder = load()
-        folder = write_onnx_files(encoder, engine_folder(encoder.fingerprint, machine))
-        remember_fingerprint(source.files, encoder.fingerprint)
+        states, encoder = file_states(source.files), load()
+        folder = onnx_files(encoder.fingerprint) or write_onnx_files(encoder)
+        remember_fingerprint(states, encoder.fingerprint)
+        load.let_go()
     found = folder
     parts = Parts(
         image=lambda: OnnxModel(found / IMAGE, threads=machine.cores),
         text=lambda: OnnxModel(found / TEXT, threads=machine.cores),
-        original=lambda: load().towers,
+        original=load,
         tokenizer=found,
     )
     return _encoder(source, onnx_record(found / IMAGE), parts, EngineInfo(ONNX, batch_size=_BATCH_SIZE))
@@ -206,7 +244,7 @@ def _open_onnx(source: ModelSource, load: Callable[[], Encoder], machine: Machin
 def _encoder(source: ModelSource, record: Record, parts: Parts, engine: EngineInfo) -> Encoder:
     preprocessing = from_plain(Preprocessing, record.preprocessing, where="engine.json: preprocessing")
     info = EncoderInfo(source.name, record.embedding_size, preprocessing, engine)
-    return Encoder(CompiledTowers(record, parts), info)
+    return CompiledEncoder(CompiledTowers(record, parts), info)
 
 
 def _torch_has_gpu() -> bool:

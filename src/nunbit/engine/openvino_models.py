@@ -5,16 +5,15 @@ Shapes: B batch, E embedding.
 
 from __future__ import annotations
 
-import logging
 import queue
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nunbit.errors import ModelError, UnsupportedModel
+from nunbit.errors import EngineRefused, ModelError, UnsupportedModel
+from nunbit.programs import quiet_compilers
 
 if TYPE_CHECKING:
     from nunbit.engine.machine import Machine
@@ -57,17 +56,16 @@ def convert(program: Program, name: str) -> Any:
         UnsupportedModel: It has a part that OpenVINO or torch's tracer does not know.
     """
     openvino = import_openvino()
-    disabled = logging.root.manager.disable
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logging.disable(logging.CRITICAL)  # nobody can act upon what the tracers remark
+        with quiet_compilers():
             return openvino.convert_model(program.export())
     except Exception as error:  # of two compilers, with dozens of errors between them
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UnsupportedModel(f"OpenVINO cannot take the {name} tower: {reason}") from error
-    finally:
-        logging.disable(disabled)
+        raise UnsupportedModel(f"OpenVINO cannot take the {name} tower: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a compiler says first; the rest is about its insides."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class CompiledModel:
@@ -95,8 +93,12 @@ class CompiledModel:
         }
         if cache is not None:
             settings["CACHE_DIR"] = str(cache)
-        source = str(model) if isinstance(model, Path) else model
-        compiled = openvino.Core().compile_model(source, "CPU", settings)
+        source, shown = (str(model), model.name) if isinstance(model, Path) else (model, "a tower")
+        try:
+            compiled = openvino.Core().compile_model(source, "CPU", settings)
+        except RuntimeError as error:
+            hint = "prepare it again: nunbit engines MODEL --again"
+            raise EngineRefused(f"OpenVINO cannot compile {shown}: {first_line(error)}", hint=hint) from error
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())

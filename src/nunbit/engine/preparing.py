@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,11 @@ from nunbit.caches import cache_folder
 from nunbit.config import to_plain
 from nunbit.engine.check_inputs import BATCH, TEXTS, pixel_batches
 from nunbit.engine.machine import Machine
-from nunbit.engine.names import COSINE_FLOOR, Precision
-from nunbit.engine.openvino_models import CompiledModel, convert, import_openvino
+from nunbit.engine.names import COSINE_FLOOR, FARTHEST, Precision
+from nunbit.engine.openvino_models import CompiledModel, convert, first_line, import_openvino
 from nunbit.engine.quantize import observe, quantize
 from nunbit.engine.record import (
+    DRAFT,
     FORMAT_VERSION,
     Check,
     Record,
@@ -33,7 +35,7 @@ from nunbit.engine.record import (
     versions,
     write_record,
 )
-from nunbit.errors import ModelError, NunbitWarning
+from nunbit.errors import EngineRefused, ModelError, NunbitWarning
 from nunbit.preprocessing import Preprocessing
 from nunbit.text.batches import batches_by_length
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from nunbit.types import FloatArray
 
 _RUNS = 5
+_MOST_BYTES = 20_000_000_000  # of all prepared engines together
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def prepare(encoder: Encoder, how: Preparation) -> Record:
         UsageError: The pictures given for calibration cannot be used.
         OSError: The cache cannot be written.
     """
-    with tempfile.TemporaryDirectory(dir=cache_folder("engines"), prefix=".preparing-") as name:
+    with tempfile.TemporaryDirectory(dir=cache_folder("engines"), prefix=DRAFT) as name:
         draft = Path(name, "engine")  # whole or not there, whoever else prepares the same
         draft.mkdir()
         record = _prepare(encoder, draft, how)
@@ -83,7 +86,19 @@ def prepare(encoder: Encoder, how: Preparation) -> Record:
         folder = engine_folder(encoder.fingerprint, how.machine)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
+    _tidy(cache_folder("engines"), keep=folder)
     return record
+
+
+def _tidy(cache: Path, keep: Path) -> None:
+    """Delete what was left half done a day ago, and the engines prepared longest ago while all take too much room."""
+    folders = [folder for folder in cache.iterdir() if folder.is_dir() and folder.name != "models" and folder != keep]
+    room = _MOST_BYTES
+    for folder in sorted(folders, key=lambda folder: -folder.stat().st_mtime):
+        room -= sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        stale = folder.name.startswith(DRAFT) and folder.stat().st_mtime < time.time() - 86400
+        if stale or (room < 0 and not folder.name.startswith(DRAFT)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prepare(encoder: Encoder, folder: Path, how: Preparation) -> Record:
@@ -91,13 +106,13 @@ def _prepare(encoder: Encoder, folder: Path, how: Preparation) -> Record:
     problem = ""
     try:
         programs = encoder.towers.programs()
-        if "image" in programs:
-            towers["image"] = _prepare_image(encoder, programs["image"], folder, how)
-        if "text" in programs:
-            towers["text"] = _prepare_text(encoder, programs["text"], folder, how)
+        towers["image"] = _prepare_image(encoder, programs["image"], folder, how)
     except ModelError as error:
-        problem = error.message
-    if encoder.tokenizer is not None and not problem:
+        programs, problem = {}, error.message
+    if "text" in programs:
+        with suppress(ModelError):  # torch then embeds texts
+            towers["text"] = _prepare_text(encoder, programs["text"], folder, how)
+    if encoder.tokenizer is not None:
         (folder / "tokenizer").mkdir()
         encoder.tokenizer.vocabulary.save(folder / "tokenizer")
     return Record(
@@ -134,7 +149,7 @@ def _prepare_image(encoder: Encoder, program: Any, folder: Path, how: Preparatio
         quantized = quantize(model, observe(model, calibration))
         found.append(trial.check(quantized, "int8"))
     except Exception as error:  # a compiler's, or of a graph of a shape that nobody thought of: not a reason to stop
-        found.append(_refused("int8", f"it cannot be quantized: {_first_line(error)}"))
+        found.append(_refused("int8", f"it cannot be quantized: {first_line(error)}"))
     record = TowerRecord(torch_rate, tuple(found))
     best = record.quickest()
     kept = {*how.keep, best.precision if best else None}
@@ -176,23 +191,22 @@ class _Trial:
         try:
             compiled = CompiledModel(model, precision, self._machine, streams=1)
             rows = np.concatenate([compiled(batch) for batch in self._inputs])
-        except RuntimeError as error:
-            return _refused(precision, f"OpenVINO: {_first_line(error)}")
+        except (RuntimeError, EngineRefused) as error:
+            return _refused(precision, first_line(error))
         length = np.linalg.norm(rows, axis=1) * np.linalg.norm(self._expected, axis=1)
         cosines = np.einsum("nd,nd->n", rows, self._expected) / np.maximum(length, 1e-12)
         mean, lowest = float(cosines.mean()), float(cosines.min())
         floor = COSINE_FLOOR[precision]
+        deepest = 1 - FARTHEST * (1 - floor)
         refused = "" if mean >= floor else f"cosine {mean:.5f} to torch in float32, at least {floor} is asked for"
+        if not refused and not lowest >= deepest:
+            refused = f"cosine {lowest:.5f} to torch in float32 for one input, at least {deepest:.5f} is asked for"
         rate = _rate(lambda: [compiled(batch) for batch in self._inputs], len(self._expected))
         return Check(precision, mean, lowest, rate, refused)
 
 
 def _refused(precision: Precision, reason: str) -> Check:
     return Check(precision, 0.0, 0.0, 0.0, reason)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _rate(run: Callable[[], object], count: int) -> float:

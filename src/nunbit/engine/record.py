@@ -18,7 +18,8 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -31,8 +32,12 @@ from nunbit.engine.names import Precision
 from nunbit.errors import NunbitError
 
 Tower: TypeAlias = Literal["image", "text"]
+FileStates: TypeAlias = list[list[Any]]
+"""Of every file: path, size, modification time, change time, inode."""
 
 RECORD_FILE = "engine.json"
+DRAFT = ".preparing-"
+"""Begins the name of a folder that is not whole yet."""
 FORMAT_VERSION = 1
 WORTH_IT = 1.05
 """How many times as quick as torch an engine must be to be taken by itself."""
@@ -91,7 +96,7 @@ class Record:
         calibration: What int8 was calibrated on, in words.
         image: The picture tower.
         text: The text tower; None where texts are embedded without torch in any case.
-        problem: Why no tower could be prepared; empty when at least one could.
+        problem: Why the picture tower could not be prepared, so that torch computes; empty when it could.
     """
 
     format_version: int
@@ -115,8 +120,11 @@ class Record:
 
 def versions() -> str:
     """What a prepared engine depends on."""
-    packages = ("nunbit", "openvino", "torch")
-    return " ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
+    found = []
+    for package in ("nunbit", "openvino", "torch"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{package} {importlib.metadata.version(package)}")
+    return " ".join(found)
 
 
 def engine_folder(fingerprint: str, machine: Machine) -> Path:
@@ -142,37 +150,44 @@ def write_record(record: Record, folder: Path) -> None:
     replace_file(folder / RECORD_FILE, lambda file: file.write(content))
 
 
-def refuse(record: Record, precision: Precision, reason: str, machine: Machine) -> Record:
-    """Keep that pictures may not be computed in a precision, whatever the check inputs say."""
-    assert record.image is not None
-    checks = tuple(replace(c, refused=reason) if c.precision == precision else c for c in record.image.checks)
+def refuse(fingerprint: str, reasons: Mapping[Precision, str], machine: Machine) -> Record | None:
+    """Keep that pictures may not be computed in some precisions, whatever the check inputs say.
+
+    Returns:
+        The record as it is now; None where there is none.
+    """
+    record = read_record(fingerprint, machine)
+    if record is None or record.image is None:
+        return record
+    checks = tuple(replace(check, refused=reasons.get(check.precision, check.refused)) for check in record.image.checks)
     record = replace(record, image=replace(record.image, checks=checks))
-    write_record(record, engine_folder(record.fingerprint, machine))
+    write_record(record, engine_folder(fingerprint, machine))
     return record
 
 
-def known_fingerprint(files: Sequence[Path]) -> str | None:
-    """The fingerprint that was computed for these very files, judged by place, size and time of each."""
+def file_states(files: Sequence[Path]) -> FileStates:
+    """Place, size and identity of files; whatever writes to one, or puts another in its place, changes its state."""
+    states = [(os.path.realpath(file), file.stat()) for file in files]
+    return [[name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino] for name, state in states]
+
+
+def known_fingerprint(states: FileStates) -> str | None:
+    """The fingerprint that was computed for these very files."""
     try:
-        content = json.loads(_note(files).read_text(encoding="utf-8"))
-        return str(content["fingerprint"]) if content["files"] == _states(files) else None
-    except (OSError, ValueError, LookupError, TypeError):
+        content = json.loads(_note(states).read_text(encoding="utf-8"))
+        return str(content["fingerprint"]) if content["files"] == states else None
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError):  # the second: there is no home folder
         return None
 
 
-def remember_fingerprint(files: Sequence[Path], fingerprint: str) -> None:
-    """Note which fingerprint these files have."""
-    content = json.dumps({"files": _states(files), "fingerprint": fingerprint}).encode()
-    replace_file(_note(files), lambda file: file.write(content))
+def remember_fingerprint(states: FileStates, fingerprint: str) -> None:
+    """Note which fingerprint these files had when they were read."""
+    content = json.dumps({"files": states, "fingerprint": fingerprint}).encode()
+    replace_file(_note(states), lambda file: file.write(content))
 
 
-def _note(files: Sequence[Path]) -> Path:
-    names = "\n".join(os.path.realpath(file) for file in files)
+def _note(states: FileStates) -> Path:
+    names = "\n".join(state[0] for state in states)
     folder = cache_folder("engines") / "models"
     folder.mkdir(exist_ok=True)
     return folder / f"{hashlib.sha256(names.encode()).hexdigest()[:32]}.json"
-
-
-def _states(files: Sequence[Path]) -> list[list[Any]]:
-    states = [(os.path.realpath(file), file.stat()) for file in files]
-    return [[name, state.st_size, state.st_mtime_ns] for name, state in states]

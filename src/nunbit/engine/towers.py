@@ -5,6 +5,7 @@ Shapes: B batch, N texts, E embedding.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import numpy as np
 
 from nunbit.config import from_plain
-from nunbit.encode import DualEncoder
-from nunbit.errors import UsageError
+from nunbit.encode import Encoder
+from nunbit.errors import UsageError, WeightsError
 from nunbit.text import TokenizerConfig
 from nunbit.text.batches import batches_by_length
 from nunbit.text.saved import restore_tokenizer
@@ -43,8 +44,18 @@ class Parts:
 
     image: Callable[[], Run]
     text: Callable[[], Run] | None
-    original: Callable[[], DualEncoder]
+    original: Callable[[], Encoder]
     tokenizer: Path
+
+
+class CompiledEncoder(Encoder):
+    """An encoder that another engine than torch computes."""
+
+    towers: CompiledTowers
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model folder of the encoder that was compiled, with its golden outputs, in float32."""
+        self.towers.original.save_pretrained(folder)
 
 
 class CompiledTowers:
@@ -102,9 +113,9 @@ class CompiledTowers:
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """N texts → (N, E) unit rows."""
+        if self._parts.text is None:
+            return self.original.towers.encode_texts(texts)
         with self._lock:
-            if self._parts.text is None:
-                return self._original.encode_texts(texts)
             run, tokenizer = self._text, self.tokenizer
         assert tokenizer is not None  # what compiles a text tower has saved its tokenizer
         rows = np.empty((len(texts), self._record.embedding_size), np.float32)
@@ -114,11 +125,11 @@ class CompiledTowers:
 
     def programs(self) -> dict[str, Any]:
         """Those of the encoder that was compiled."""
-        return self._original.programs()
+        return self.original.towers.programs()
 
     def save(self, folder: Path) -> None:
         """Write the encoder that was compiled, in float32."""
-        self._original.save(folder)
+        self.original.towers.save(folder)
 
     @cached_property
     def _image(self) -> Run:
@@ -129,9 +140,23 @@ class CompiledTowers:
         assert self._parts.text is not None
         return self._parts.text()
 
+    @property
+    def original(self) -> Encoder:
+        """The encoder that was compiled, loaded with torch when this is first asked for.
+
+        Raises:
+            WeightsError: Its files are others by now.
+        """
+        with self._lock:
+            return self._original
+
     @cached_property
-    def _original(self) -> DualEncoder:
-        return self._parts.original()
+    def _original(self) -> Encoder:
+        encoder = self._parts.original()
+        if encoder.fingerprint != self.fingerprint:
+            hint = "load it again; to change a model that is in use, write it into another folder"
+            raise WeightsError(f"the files of {encoder.name} were changed after it was loaded", hint=hint)
+        return encoder
 
 
 def _unit(rows: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nunbit.clip import Clip
-from nunbit.encode import Encoder, EncoderInfo
+from nunbit.encode import Encoder, EncoderInfo, EngineInfo
 from nunbit.errors import UnsupportedModel, UsageError, WeightsError
 from nunbit.preprocessing import Preprocessing
 from nunbit.pretrained.fingerprint import fingerprint
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from nunbit.types import FloatArray
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+
+GPU_BATCH = 32
 
 
 class ClipTowers:
@@ -160,6 +163,7 @@ def load_clip(path: Path, name: str, *, precision: Precision = "float32", device
         name=name,
         embedding_size=pretrained.settings.config.embedding_size,
         preprocessing=pretrained.settings.preprocessing,
+        engine=EngineInfo() if device == "cpu" else EngineInfo(f"torch {device}", batch_size=GPU_BATCH),
     )
     return Encoder(towers, info)
 

@@ -1,8 +1,8 @@
 """One number for all that changes an answer: it travels with the weights, the index and the exports.
 
-Two encoders with the same fingerprint give the same embeddings; an index refuses one with another. The names and the
-arrangement of tensors in a file have no part in it, but what a format settles has: `transformers` and open_clip cut a
-CLIP's texts, and resize its positions, a little differently.
+Two encoders with the same fingerprint give the same embeddings, up to what `nunbit.engine` lets an engine differ; an
+index refuses one with another. The names and the arrangement of tensors in a file have no part in it, but what a format
+settles has: `transformers` and open_clip cut a CLIP's texts, and resize its positions, a little differently.
 """
 
 from __future__ import annotations
