@@ -327,6 +327,7 @@ def test_one_process_prepares_and_the_others_wait_for_it(
 def test_a_model_that_is_changed_while_it_is_prepared_is_another_one(
     clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     nunbit.load(clip_folder, engine="torch").save_pretrained(tmp_path / "model")
     prepare = preparing.prepare
 
