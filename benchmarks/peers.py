@@ -177,25 +177,9 @@ def nunbit_engines(folder: Path) -> list[str]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        record = engine_record(model_source(folder, str(folder)), again=not _all_prepared(folder))
+        record = engine_record(model_source(folder, str(folder)))
     checks = record.image.checks if record.image else ()
     return ["torch", *(f"openvino-{check.precision}" for check in checks if not check.refused)]
-
-
-def _all_prepared(folder: Path) -> bool:
-    """Whether an earlier run prepared every precision; opening a model alone prepares only the quickest."""
-    from nunbit.engine.machine import this_machine
-    from nunbit.engine.record import engine_folder, known_fingerprint, read_record
-    from nunbit.loading import model_source
-
-    fingerprint = known_fingerprint(model_source(folder, str(folder)).files)
-    record = None if fingerprint is None else read_record(fingerprint, this_machine())
-    if record is None or record.image is None:
-        return False
-    usable = {check.precision for check in record.image.checks if not check.refused}
-    files = {"image-int8.xml"} if "int8" in usable else set()
-    files |= {"image-fp32.xml"} if usable & {"fp32", "bf16"} else set()
-    return all((engine_folder(record.fingerprint) / file).is_file() for file in files)
 
 
 def _unit(features: Any) -> FloatArray:

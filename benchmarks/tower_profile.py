@@ -43,15 +43,17 @@ def _counters(folder: Path, precision: str, pixels: np.ndarray) -> tuple[Counter
     """Of the quickest run, seconds by kind of operation and what computed it, and of all of it."""
     from nunbit.engine.machine import this_machine
     from nunbit.engine.openvino_models import import_openvino
-    from nunbit.engine.record import engine_folder, known_fingerprint
+    from nunbit.engine.record import engine_folder, file_states, known_fingerprint
     from nunbit.loading import model_source
 
-    fingerprint = known_fingerprint(model_source(folder, str(folder)).files)
+    machine, files = this_machine(), model_source(folder, str(folder)).files
+    fingerprint = known_fingerprint(file_states(files))
     assert fingerprint is not None  # it was prepared
-    path = engine_folder(fingerprint) / f"image-{'int8' if precision == 'int8' else 'fp32'}.xml"
+    path = engine_folder(fingerprint, machine) / f"image-{'int8' if precision == 'int8' else 'fp32'}.xml"
+    half = precision == "bf16" or (precision == "int8" and machine.has_bf16)
     settings = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        "INFERENCE_NUM_THREADS": this_machine().cores,
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        "INFERENCE_NUM_THREADS": machine.cores,
         "NUM_STREAMS": "1",
         "PERF_COUNT": True,
     }
