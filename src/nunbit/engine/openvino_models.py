@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import queue
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nunbit.durable import only_writer
 from nunbit.errors import EngineRefused, ModelError, UnsupportedModel
 from nunbit.programs import quiet_compilers
 
@@ -63,6 +65,15 @@ def convert(program: Program, name: str) -> Any:
         raise UnsupportedModel(f"OpenVINO cannot take the {name} tower: {first_line(error)}") from error
 
 
+def _alone(cache: Path | None) -> ExitStack:
+    """Hold a lock: OpenVINO's processes trip over each other when several write one compiled model into the cache."""
+    stack = ExitStack()
+    if cache is not None:
+        with suppress(OSError):  # a cache that cannot be written to needs none
+            stack.enter_context(only_writer(cache.with_suffix(".lock"), cache.name, wait=True))
+    return stack
+
+
 def first_line(error: Exception) -> str:
     """What an error of a compiler says first; the rest is about its insides."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -95,7 +106,8 @@ class CompiledModel:
             settings["CACHE_DIR"] = str(cache)
         source, shown = (str(model), model.name) if isinstance(model, Path) else (model, "a tower")
         try:
-            compiled = openvino.Core().compile_model(source, "CPU", settings)
+            with _alone(cache):
+                compiled = openvino.Core().compile_model(source, "CPU", settings)
         except RuntimeError as error:
             hint = "prepare it again: nunbit engines MODEL --again"
             raise EngineRefused(f"OpenVINO cannot compile {shown}: {first_line(error)}", hint=hint) from error
