@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,13 @@ def test_the_quickest_that_agrees_is_taken_and_torch_where_nothing_is_quicker() 
     assert choose(make_record(29, fp32, bf16, int8), or_torch=False).image == "bf16"
     assert choose(make_record(10, fp32, bf16, int8), wanted="int8").image is None
     assert choose(make_record(10, fp32, bf16, int8), wanted="fp32").image == "fp32"
+
+
+def test_a_text_tower_that_is_refused_is_left_to_torch_though_its_precision_was_asked_for() -> None:
+    record = make_record(10, Check("fp32", 1, 1, 20, ""))
+    refused = TowerRecord(10, (Check("fp32", 0.5, 0.1, 99, "cosine 0.5"),))
+    assert choose(replace(record, text=refused), wanted="fp32").text is None
+    assert choose(replace(record, text=record.image), wanted="fp32").text == "fp32"
 
 
 def test_a_slower_precision_is_not_taken_though_it_is_there() -> None:

@@ -181,7 +181,7 @@ def _choose(record: Record, wanted: Precision | None, *, or_torch: bool) -> _Cho
         exact = wanted == "fp32"  # asked for by name, it is for both towers
         text = record.text.find("fp32") if exact else record.text.quickest(at_least=least(record.text))
     image = None if found is None or found.refused else found.precision
-    return _Choice(image, text.precision if text else None, reason)
+    return _Choice(image, None if text is None or text.refused else text.precision, reason)
 
 
 def _ready(record: Record, choice: _Choice, machine: Machine) -> bool:
