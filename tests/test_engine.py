@@ -268,7 +268,7 @@ def make_record(torch_rate: float, *checks: Check) -> Record:
 
 
 def choose(record: Record, **how: Any) -> Any:
-    return opening._choose(record, how.get("wanted"), or_torch=how.get("or_torch", True))
+    return opening.choose(record, how.get("wanted"), or_torch=how.get("or_torch", True))
 
 
 def test_the_quickest_that_agrees_is_taken_and_torch_where_nothing_is_quicker() -> None:

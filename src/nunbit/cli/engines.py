@@ -12,6 +12,7 @@ from nunbit.cli.output import print_json
 
 if TYPE_CHECKING:
     from nunbit.agreement import EngineAccuracy
+    from nunbit.engine.names import Precision
     from nunbit.engine.record import Record, TowerRecord
 
 
@@ -64,20 +65,21 @@ def command(
 def _lines(record: Record) -> list[str]:
     if record.problem:
         return [f"torch computes: {record.problem}"]
+    from nunbit.engine.opening import choose
+
+    taken = choose(record)
     lines = [f"{'':18}{'cosine':>9}{'lowest':>9}{'per second':>12}"]
-    for title, tower in (("pictures", record.image), ("texts", record.text)):
+    for title, tower, precision in (("pictures", record.image, taken.image), ("texts", record.text, taken.text)):
         if tower is not None:
-            lines += [title, *_tower_lines(tower)]
+            lines += [title, *_tower_lines(tower, precision)]
     return [*lines, f"calibrated and checked on {record.calibration}"]
 
 
-def _tower_lines(tower: TowerRecord) -> list[str]:
-    from nunbit.engine.record import WORTH_IT
-
-    taken = tower.quickest(at_least=WORTH_IT * tower.torch_rate)
+def _tower_lines(tower: TowerRecord, taken: Precision | None) -> list[str]:
+    """A tower's engines; ``taken`` by ``auto``, None for torch."""
     lines = [f"  {'torch float32':16}{1:9.5f}{1:9.5f}{tower.torch_rate:12.1f}{'' if taken else '  <- auto'}"]
     for check in tower.checks:
-        note = "  <- auto" if check is taken else f"  refused: {check.refused}" if check.refused else ""
+        note = "  <- auto" if check.precision == taken else f"  refused: {check.refused}" if check.refused else ""
         numbers = f"{check.cosine:9.5f}{check.lowest:9.5f}{check.rate:12.1f}"
         lines.append(f"  {f'openvino {check.precision}':16}{numbers}{note}")
     return lines

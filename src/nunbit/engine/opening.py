@@ -92,14 +92,14 @@ def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | 
     load = _Original(source.load)
     if engine == ONNX:
         return _open_onnx(source, load, machine)
-    choose = partial(_choose, wanted=OPENVINO.get(engine), or_torch=engine == AUTO)
+    decide = partial(choose, wanted=OPENVINO.get(engine), or_torch=engine == AUTO)
     fingerprint = known_fingerprint(file_states(source.files))
     record = None if fingerprint is None else read_record(fingerprint, machine)
-    if record is None or not _ready(record, choose(record), machine):
+    if record is None or not _ready(record, decide(record), machine):
         wanted = OPENVINO.get(engine)
         how = Preparation(machine, (wanted,) if wanted else (), tell=tell or _log.info)
         try:
-            record = prepare_engines(source, load, how, lambda found: _ready(found, choose(found), machine))
+            record = prepare_engines(source, load, how, lambda found: _ready(found, decide(found), machine))
         except (OSError, RuntimeError) as error:  # the second is OpenVINO's, for a full disk among others
             if engine != AUTO:
                 hint = "is there room in the cache, and may it be written?"
@@ -107,7 +107,7 @@ def open_engine(source: ModelSource, engine: str, tell: Callable[[str], None] | 
             note = f"the cache of engines cannot be written ({error}), so torch computes"
             warnings.warn(NunbitWarning(note), stacklevel=2)
             return load()
-    chosen = choose(record)
+    chosen = decide(record)
     if chosen.image is not None:
         load.let_go()  # the weights of torch would stay in memory for nothing
         return _open_openvino(source, record, chosen, load, machine)
@@ -146,7 +146,7 @@ def ready_precisions(record: Record, machine: Machine) -> set[Precision]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class Choice:
     """A precision for each tower; None where torch computes. ``reason``: why it does with pictures."""
 
     image: Precision | None
@@ -154,8 +154,10 @@ class _Choice:
     reason: str = ""
 
 
-def _choose(record: Record, wanted: Precision | None, *, or_torch: bool) -> _Choice:
-    """The quickest of what agrees with torch.
+def choose(record: Record, wanted: Precision | None = None, *, or_torch: bool = True) -> Choice:
+    """The quickest of what agrees with torch: what ``auto`` takes, unless told otherwise.
+
+    Where torch computes pictures it computes texts, too.
 
     Args:
         record: What was found out.
@@ -167,7 +169,7 @@ def _choose(record: Record, wanted: Precision | None, *, or_torch: bool) -> _Cho
         return WORTH_IT * tower.torch_rate if or_torch else 0
 
     if record.image is None:
-        return _Choice(None, None, record.problem)
+        return Choice(None, None, record.problem)
     if wanted is None:
         found = record.image.quickest(at_least=least(record.image))
         reason = "; ".join(
@@ -176,15 +178,16 @@ def _choose(record: Record, wanted: Precision | None, *, or_torch: bool) -> _Cho
     else:
         found = record.image.find(wanted)
         reason = found.refused if found else "it was never tried"
+    if found is None or found.refused:
+        return Choice(None, None, reason)
     text = None
     if record.text is not None:
         exact = wanted == "fp32"  # asked for by name, it is for both towers
         text = record.text.find("fp32") if exact else record.text.quickest(at_least=least(record.text))
-    image = None if found is None or found.refused else found.precision
-    return _Choice(image, None if text is None or text.refused else text.precision, reason)
+    return Choice(found.precision, None if text is None or text.refused else text.precision, reason)
 
 
-def _ready(record: Record, choice: _Choice, machine: Machine) -> bool:
+def _ready(record: Record, choice: Choice, machine: Machine) -> bool:
     """Tell whether the files that a choice needs were kept."""
     folder = engine_folder(record.fingerprint, machine)
     needed = [
@@ -200,7 +203,7 @@ def _file(folder: Path, tower: str, precision: Precision) -> Path:
     return folder / f"{tower}-{'int8' if precision == 'int8' else 'fp32'}.xml"
 
 
-def _open_openvino(source: ModelSource, record: Record, choice: _Choice, load: _Original, machine: Machine) -> Encoder:
+def _open_openvino(source: ModelSource, record: Record, choice: Choice, load: _Original, machine: Machine) -> Encoder:
     from nunbit.engine.openvino_models import CompiledModel
 
     assert choice.image is not None
