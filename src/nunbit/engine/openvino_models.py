@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import sys
+import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nunbit.types import FloatArray
 
 _TELEMETRY = "openvino_telemetry"
+_IMPORTING = threading.Lock()
 
 
 def import_openvino() -> Any:
@@ -32,22 +34,28 @@ def import_openvino() -> Any:
     On being imported it would report to its maker over the network; it does without where its telemetry package cannot
     be found, and here it never finds it.
 
+    Its table of numpy's types is made here, in one thread: OpenVINO makes it when it is first needed, and when two
+    threads need it at once, one waits for the interpreter's lock and the other, which has it, for the table, for ever.
+
     Raises:
         ModelError: It is not installed.
     """
-    if "openvino" not in sys.modules:
-        hidden = sys.modules.get(_TELEMETRY)
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-        try:
-            import openvino
-        except ImportError as error:
-            raise ModelError(f"the package openvino cannot be used: {error}", hint="pip install openvino") from error
-        finally:
-            sys.modules.pop(_TELEMETRY, None)
-            if hidden is not None:
-                sys.modules[_TELEMETRY] = hidden
-    import openvino
+    with _IMPORTING:
+        if "openvino" not in sys.modules:
+            hidden = sys.modules.get(_TELEMETRY)
+            sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+            try:
+                import openvino
+            except ImportError as error:
+                message = f"the package openvino cannot be used: {error}"
+                raise ModelError(message, hint="pip install openvino") from error
+            finally:
+                sys.modules.pop(_TELEMETRY, None)
+                if hidden is not None:
+                    sys.modules[_TELEMETRY] = hidden
+        import openvino
 
+        openvino.Type.f32.to_dtype()
     return openvino
 
 
