@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,10 @@ def test_everything_announced_is_there() -> None:
     for name in nunbit.__all__:
         assert getattr(nunbit, name) is not None
     assert callable(nunbit.recognize)
+
+
+def test_every_deliberate_mistake_still_has_its_place_in_the_source() -> None:
+    """`make mutations` takes minutes and runs seldom; a change of the source must not wait for it to be noticed."""
+    for mistake in json.loads((ROOT / "tests" / "mutations.json").read_text(encoding="utf-8")):
+        source = (ROOT / "src" / "nunbit" / mistake["file"]).read_text(encoding="utf-8")
+        assert mistake["right"] in source, mistake["what"]
