@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types layers mutations test-hub figures bench clean
+.PHONY: demo test lint types layers mutations test-hub test-page figures bench clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/nunbit demo $(if $(PHOTOS),"$(PHOTOS)")
@@ -29,7 +29,7 @@ $(BIN)/python:
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing nunbit into $(VENV) ..." >&2
-	@$(PIP) --editable ".[demo]"
+	@$(PIP) --editable ".[demo,serve]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
@@ -42,6 +42,9 @@ mutations: $(VENV)/.dev
 
 test-hub: $(VENV)/.dev
 	$(BIN)/python -m pytest -m hub --force-enable-socket
+
+test-page: $(VENV)/.dev
+	$(BIN)/python -m pytest -m browser tests/test_page.py tests/test_page_states.py
 
 figures: $(VENV)/.dev
 	$(BIN)/python docs/draw_models.py

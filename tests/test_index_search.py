@@ -25,7 +25,20 @@ def fill(folder: Path, vectors: np.ndarray, widths: Sequence[int]) -> Index:
     index = Index.open(folder, make_encoder())
     store = Store(folder, SIZE)
     rows = [
-        Row(f"{n:032x}", f"/{n}.jpg", 1, 2, widths[n], 3, "JPEG", "2024-05-01T12:30:00" if n % 2 else None, "", vector)
+        Row(
+            f"{n:032x}",
+            f"/{n}.jpg",
+            1,
+            2,
+            widths[n],
+            3,
+            "JPEG",
+            "2024-05-01T12:30:00" if n % 2 else None,
+            "",
+            "",
+            "",
+            vector,
+        )
         for n, vector in enumerate(vectors)
     ]
     np.random.default_rng(0).shuffle(rows)  # the order in the table is not that of ids

@@ -222,7 +222,7 @@ def test_index_json(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "new/x/index.json").read_text())
     assert content.pop("created")
     encoder = {"name": "fake", "fingerprint": "f" * 64, "embedding_size": SIZE}
-    assert content == {"format_version": 1, "encoder": encoder}
+    assert content == {"format_version": 2, "encoder": encoder}
     assert {path.name for path in (tmp_path / "new/x").iterdir()} == {"index.json", "writer.lock"}
 
 
@@ -290,7 +290,7 @@ def test_a_damaged_identity(tmp_path: Path, content: str) -> None:
 def test_a_newer_format(tmp_path: Path) -> None:
     Index.open(tmp_path / "x", make_encoder()).close()
     path = tmp_path / "x/index.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 99'))
     with pytest.raises(StoreError, match="format version 99"):
         Index.open(tmp_path / "x", make_encoder())
 

@@ -21,7 +21,7 @@ _LISTED = re.compile(
 )
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | Rejected]:
+def find_images(paths: Iterable[str | os.PathLike[str]], *, within: Path | None = None) -> Iterator[Path | Rejected]:
     """List pictures: files as given, and the pictures in folders and below, told by their extensions.
 
     In folders, hidden entries are skipped and the order is that of names: a folder's files, then its subfolders, and
@@ -29,6 +29,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | Reje
 
     Args:
         paths: Files and folders. A file given by name is always tried, whatever it is called.
+        within: A folder, resolved. What lies outside of it, or is a link that leads out, is neither listed nor given.
 
     Yields:
         Absolute paths, each once, with links to files left as they are; or what was set aside, with the reason
@@ -39,13 +40,14 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | Reje
     """
     if isinstance(paths, (str, bytes, os.PathLike)):
         raise UsageError(f"find_images got one path, {os.fsdecode(paths)!r}, expected several", hint="put it in a list")
-    return _Search().run(paths)
+    return _Search(within).run(paths)
 
 
 class _Search:
     """One search, which remembers what it has listed, given and refused so that nothing comes twice."""
 
-    def __init__(self) -> None:
+    def __init__(self, within: Path | None) -> None:
+        self._within = within
         self.seen: set[Hashable] = set()  # folders (device, inode); named files (device, inode, name); refused paths
 
     def run(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path | Rejected]:
@@ -56,6 +58,8 @@ class _Search:
                 parent, name = _identity(os.path.dirname(path)), os.path.basename(path)
             except (OSError, ValueError) as error:
                 yield from self._refuse(path, error)
+                continue
+            if not self._may_read(path):
                 continue
             if folder:
                 yield from self._walk(path)
@@ -79,12 +83,17 @@ class _Search:
             self.seen.add(key)
             below: list[str] = []
             for entry in entries:
+                if entry.is_symlink() and not self._may_read(entry.path):
+                    continue
                 if _is_folder(entry):
                     if not entry.name.startswith("."):
                         (links if entry.is_symlink() else below).append(entry.path)
                 elif _LISTED.fullmatch(entry.name) and (*key, entry.name) not in self.seen:
                     yield _checked(entry.path)
             folders += reversed(below)
+
+    def _may_read(self, path: str) -> bool:
+        return self._within is None or Path(os.path.realpath(path)).is_relative_to(self._within)
 
     def _refuse(self, path: str, error: OSError | ValueError) -> Iterator[Rejected]:
         if path not in self.seen:

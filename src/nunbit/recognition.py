@@ -128,14 +128,26 @@ class Labels:
         cosines: FloatArray = np.einsum("cd,d->c", self._embeddings, embedding)
         return cosines
 
+    def similarities(self, embeddings: FloatArray) -> FloatArray:
+        """Cosines with many pictures, by a product of matrices: quicker than `similarity`, and ties may be rounded.
+
+        Args:
+            embeddings: (N, D) unit rows of the same encoder.
+
+        Returns:
+            (N, C) float32 in [-1, 1].
+        """
+        cosines: FloatArray = embeddings @ self._embeddings.T
+        return cosines
+
     def probability(self, similarity: FloatArray) -> npt.NDArray[np.float64]:
-        """What `Prediction.probability` says, for the (C,) similarities of one picture: (C,) float64 in [0, 1]."""
+        """What `Prediction.probability` says, for similarities (..., C) of pictures: float64 in [0, 1]."""
         logits = self._logit_scale * similarity.astype(np.float64)
         if self._logit_bias is not None:
             sigmoid: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0, -(logits + self._logit_bias)))
             return sigmoid
-        odds = np.exp(logits - logits.max())
-        softmax: npt.NDArray[np.float64] = odds / odds.sum()
+        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        softmax: npt.NDArray[np.float64] = odds / odds.sum(axis=-1, keepdims=True)
         return softmax
 
     def predict(self, embedding: FloatArray, top_k: int | None = None) -> tuple[Prediction, ...]:

@@ -20,6 +20,8 @@ COMMANDS = {
     "index": "Make a folder of pictures searchable.",
     "search": "Find pictures by words or by a picture.",
     "recognize": "Say which labels fit each picture.",
+    "serve": "Serve an index: an API, and a page to look at it.",
+    "keys": "Make, list and revoke a server's API keys.",
     "labels": "Keep labels by the million, embedded once.",
     "models": "List the models that can be loaded by name.",
     "engines": "Show what computes a model here, how exact and how quick it is.",

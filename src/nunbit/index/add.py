@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from nunbit.encode import Encoded, encode_stream
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with how many of the found pictures are dealt with and how many there are, in the caller's thread."""
+
+Committed: TypeAlias = Callable[[Sequence["Row"], Sequence[str]], None]
+"""Called with rows that were added or replaced, and ids that were deleted, in whichever thread committed them."""
 
 _COMMIT_ROWS = 256
 _COMMIT_SECONDS = 5.0
@@ -57,6 +61,21 @@ class AddReport:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class HowToAdd:
+    """What `Index.add` was asked for.
+
+    Attributes:
+        progress: Told after every picture.
+        exact: Whether large JPEGs are decoded in full.
+        within: A folder, resolved, outside of which nothing is listed or read; None for no such bound.
+    """
+
+    progress: Progress | None = None
+    exact: bool = False
+    within: Path | None = None
+
+
 class AddRun:
     """One run. Only for the holder of the writer's lock.
 
@@ -64,16 +83,18 @@ class AddRun:
         store: To write to.
         encoder: Whose embeddings are in it.
         ledger: For bad pictures.
-        progress: Told after every picture.
-        exact: Whether large JPEGs are decoded in full.
+        how: What the caller asked for.
+        committed: Told rows and deleted ids after each commit.
     """
 
-    def __init__(self, store: Store, encoder: Encoder, ledger: Ledger, progress: Progress | None, exact: bool) -> None:
+    def __init__(self, store: Store, encoder: Encoder, ledger: Ledger, how: HowToAdd, committed: Committed) -> None:
         self._store = store
         self._encoder = encoder
         self._ledger = ledger
-        self._progress = progress
-        self._exact = exact
+        self._progress = how.progress
+        self._exact = how.exact
+        self._within = how.within
+        self._committed = committed
         self._known = KnownPictures(store)
         self._rows: dict[str, tuple[Row, FileState]] = {}
         self._touched: dict[str, FileState] = {}
@@ -111,7 +132,7 @@ class AddRun:
 
     def _count(self, paths: Sequence[str | os.PathLike[str]]) -> None:
         if self._progress is not None:
-            self._total = sum(1 for _ in find_images(paths))
+            self._total = sum(1 for _ in find_images(paths, within=self._within))
             self._progress(0, self._total)
 
     def _step(self) -> None:
@@ -121,7 +142,7 @@ class AddRun:
             self._progress(self._done, self._total)
 
     def _to_encode(self, paths: Sequence[str | os.PathLike[str]]) -> Iterator[FileState]:
-        for found in find_images(paths):
+        for found in find_images(paths, within=self._within):
             if isinstance(found, Rejected):
                 self._reject(found)
                 continue
@@ -176,21 +197,40 @@ class AddRun:
         self._committer.submit(self._write).result()
 
     def _write(self) -> None:
+        with self._store.committing():
+            self._write_all()
+        self._committed_at = time.monotonic()
+
+    def _write_all(self) -> None:
         if self._bad:
-            self._removed += self._store.delete(self._bad)
+            self._removed += self._delete(self._bad)
             self._bad.clear()
         if self._touched:
             self._store.refresh({id_: (state.size, state.mtime_ns) for id_, state in self._touched.items()})
             self._updated += len(self._touched)
             self._touched.clear()
         if self._rows:
-            self._store.upsert([row for row, _ in self._rows.values()])
+            rows = self._with_what_was_given([row for row, _ in self._rows.values()])
+            self._store.upsert(rows)
+            self._committed(rows, ())
             new = sum(1 for _, state in self._rows.values() if state.place < 0)
             self._added += new
             self._updated += len(self._rows) - new
             self._rows.clear()
             self._store.tidy(final=False)
-        self._committed_at = time.monotonic()
+
+    def _with_what_was_given(self, rows: list[Row]) -> list[Row]:
+        """Keep the names and attributes that people gave to pictures whose files have changed."""
+        known = self._store.given([row.id for row in rows if self._rows[row.id][1].place >= 0])
+        given = {id_: (name, attributes or "") for id_, (name, attributes) in known.items() if name is not None}
+        return [
+            replace(row, name=given[row.id][0], attributes=given[row.id][1]) if row.id in given else row for row in rows
+        ]
+
+    def _delete(self, ids: Sequence[str]) -> int:
+        deleted = self._store.delete(ids)
+        self._committed((), ids)
+        return deleted
 
     def _forget(self, roots: Roots) -> None:
         """Delete the rows of files that are gone. A folder that is missing or empty may be a disk: see `Roots`."""
@@ -203,7 +243,8 @@ class AddRun:
                 for record in records
                 if self._known.unseen(record["id"]) and roots.forgettable(record["path"])
             ]
-        self._removed += self._store.delete(gone)
+        with self._store.committing():
+            self._removed += self._delete(gone)
         for folder, pictures in roots.empty.items():
             if pictures:
                 kept = f"nothing is in it; its {pictures} pictures stay in the index, as its disk may not be mounted"
@@ -222,5 +263,7 @@ def _row(state: FileState, encoded: Encoded) -> Row:
         format=info.format,
         taken=info.taken,
         content_hash=hash_file(state),
+        name=os.path.basename(state.path),
+        attributes="",
         embedding=encoded.embedding,
     )

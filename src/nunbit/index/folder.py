@@ -20,7 +20,10 @@ from nunbit.picture_files import one_line
 if TYPE_CHECKING:
     from nunbit.encode import Encoder
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 lacked the columns ``name`` and ``attributes``; `nunbit.index.store` adds them when such an index is written to."""
+
+_READABLE = (1, FORMAT_VERSION)
 _IDENTITY = "index.json"
 _LOCK = "writer.lock"
 _AGAIN = "index the pictures again into a new folder"
@@ -34,6 +37,7 @@ class _Identity:
     name: str
     fingerprint: str
     embedding_size: int
+    version: int = FORMAT_VERSION
 
 
 def open_folder(folder: Path, encoder: Encoder, *, create: bool) -> None:
@@ -56,6 +60,29 @@ def open_folder(folder: Path, encoder: Encoder, *, create: bool) -> None:
         )
     if identity.embedding_size != encoder.embedding_size:
         raise _damaged(folder, f"it says embeddings of {identity.embedding_size}, not {encoder.embedding_size}")
+
+
+def is_outdated(folder: Path) -> bool:
+    """Whether an index has the format of an earlier release."""
+    identity = _read_identity(folder)
+    return identity is not None and identity.version != FORMAT_VERSION
+
+
+def mark_upgraded(folder: Path) -> None:
+    """Note that an index has the format of this release. Only for the writer."""
+    content = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))
+    write_atomically(folder / _IDENTITY, _as_text({**content, "format_version": FORMAT_VERSION}))
+
+
+def encoder_name(folder: Path) -> str | None:
+    """The name of the encoder that an index was made with; None when there is no index.
+
+    Raises:
+        StoreError: It is damaged.
+    """
+    with store_errors(folder):
+        identity = _read_identity(folder)
+    return None if identity is None else identity.name
 
 
 @contextmanager
@@ -116,12 +143,15 @@ def _read_identity(folder: Path) -> _Identity | None:
     try:
         content: dict[str, Any] = json.loads(text)
         version, encoder = content["format_version"], content["encoder"]
-        identity = _Identity(str(encoder["name"]), str(encoder["fingerprint"]), int(encoder["embedding_size"]))
+        identity = _Identity(
+            str(encoder["name"]), str(encoder["fingerprint"]), int(encoder["embedding_size"]), int(version)
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{_IDENTITY} is damaged ({type(error).__name__}: {error})") from error
-    if version != FORMAT_VERSION:
+    if version not in _READABLE:
+        readable = " and ".join(map(str, _READABLE))
         raise StoreError(
-            f"{_shown(folder)} has format version {version}, this release of nunbit reads {FORMAT_VERSION}",
+            f"{_shown(folder)} has format version {version}, this release of nunbit reads {readable}",
             hint=f"use the release that made it, or {_AGAIN}",
         )
     return identity
@@ -173,7 +203,11 @@ def _write_identity(folder: Path, identity: _Identity) -> None:
         "encoder": encoder,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_atomically(folder / _IDENTITY, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    write_atomically(folder / _IDENTITY, _as_text(content))
+
+
+def _as_text(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
 def _named(encoder: Encoder | _Identity) -> str:

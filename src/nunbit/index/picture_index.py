@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 
-from nunbit.errors import StoreError, UsageError
-from nunbit.index.add import AddReport, AddRun, Progress
-from nunbit.index.folder import open_folder, writer_lock
+from nunbit.errors import StoreBusy, StoreError, UsageError
+from nunbit.index.add import AddReport, AddRun, HowToAdd, Progress
+from nunbit.index.folder import is_outdated, mark_upgraded, open_folder, writer_lock
 from nunbit.index.ledger import LEDGER, Ledger
-from nunbit.index.rows import FILTER_COLUMNS, Item, item_of
+from nunbit.index.rows import FILTER_COLUMNS, Item, Row, as_attributes, item_of
 from nunbit.index.store import Store
+from nunbit.index.uploads import Uploads
 from nunbit.types import Match
 
 if TYPE_CHECKING:
     from nunbit.encode import Encoder
     from nunbit.types import FloatArray, ImageSource
+
+
+Listener: TypeAlias = "Callable[[Sequence[Item], FloatArray, Sequence[str]], None]"
 
 
 class Index:
@@ -40,6 +46,10 @@ class Index:
         self._folder = folder
         self._encoder = encoder
         self._store: Store | None = Store(folder, encoder.embedding_size)
+        self._listener: Listener = lambda items, vectors, removed: None
+        self._writers = _Writers(folder)
+        self.uploads = Uploads(folder)
+        """Files of uploaded pictures."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], encoder: Encoder, *, create: bool = True) -> Index:
@@ -57,10 +67,20 @@ class Index:
         """
         folder = Path(path).absolute()
         open_folder(folder, encoder, create=create)
-        return cls(folder, encoder)
+        index = cls(folder, encoder)
+        if is_outdated(folder):
+            with writer_lock(folder):
+                index._opened().add_missing_columns()
+                mark_upgraded(folder)
+        return index
 
     def add(
-        self, paths: Iterable[str | os.PathLike[str]], *, progress: Progress | None = None, exact: bool = False
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        progress: Progress | None = None,
+        exact: bool = False,
+        within: Path | None = None,
     ) -> AddReport:
         """Make the index agree with files and folders: add, update, and forget what is gone.
 
@@ -76,6 +96,7 @@ class Index:
             paths: Files, and folders with everything below.
             progress: Called with how many of the found pictures are dealt with, and how many there are.
             exact: Decode large JPEGs in full, as in ``Encoder.encode_image``; pictures already in the index stay.
+            within: A folder, resolved, outside of which nothing is listed or read.
 
         Returns:
             Counts, and every rejected picture.
@@ -90,11 +111,63 @@ class Index:
         if isinstance(paths, (str, bytes, os.PathLike)):
             raise UsageError(f"add takes a list of paths, got {os.fsdecode(paths)!r}", hint="put it in a list")
         given = tuple(paths)
-        with writer_lock(self._folder):
-            return AddRun(store, self._encoder, Ledger(self._folder), progress, exact).run(given)
+        how = HowToAdd(progress, exact, within)
+        with self._writers.run():
+            return AddRun(store, self._encoder, Ledger(self._folder), how, self._committed).run(given)
+
+    def put(self, rows: Sequence[Row]) -> None:
+        """Insert rows, or replace those of the same ids, in one commit. For servers, beside a run of `add`.
+
+        Files of uploads that are replaced are deleted.
+
+        Raises:
+            StoreBusy: Another process is writing.
+            StoreFull: The disk is full; nothing of this was committed.
+            StoreError: The index cannot be written.
+        """
+        if not rows:
+            return
+        store = self._opened()
+        with self._writers.side_by_side(), store.committing():
+            before = self._uploaded(store, [row.id for row in rows])
+            store.upsert(rows)
+            store.tidy(final=False)
+            self._committed(rows, ())
+        for path in before.difference(row.path for row in rows):
+            self.uploads.delete(path)
+
+    def row_of(self, item: Item, embedding: FloatArray) -> Row:
+        """The row of an item, as `put` takes it."""
+        own = self.uploads.owns(item.path)
+        path = str(Path(item.path).relative_to(self._folder)) if own else item.path
+        attributes = as_attributes(item.attributes)
+        return Row(item.id, path, **item.metadata, name=item.name, attributes=attributes, embedding=embedding)
+
+    def watch(self, listener: Listener) -> None:
+        """Be told of every commit of this process: items added or replaced, their embeddings, ids that are gone."""
+        self._listener = listener
+
+    def changed_by_others(self) -> bool:
+        """Whether another process has committed something since this one last did, or last read a `snapshot`."""
+        return self._opened().changed_by_others()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Iterator[tuple[list[Item], FloatArray]]]:
+        """All pictures with their embeddings, (N, D) float32, in parts. Nobody in this process commits meanwhile."""
+        store = self._opened()
+        with store.committing():
+            yield self._parts(store)
+
+    def remove_orphans(self) -> int:
+        """Delete files of uploads that no row names, which a killed process has left; returns how many."""
+        store = self._opened()
+        with self._writers.side_by_side():
+            return self.uploads.remove_orphans(
+                record["path"] for records in store.records(["path"]) for record in records
+            )
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Take pictures out of the index; their files stay. `add` of the same paths would add them again.
+        """Take pictures out of the index. Files of uploads are deleted, all others stay: `add` would add them again.
 
         Args:
             ids: As in ``Match.id`` and ``Item.id``; unknown ones are passed over.
@@ -108,9 +181,13 @@ class Index:
             StoreError: The index cannot be written.
         """
         store, listed = self._opened(), _listed(ids)
-        with writer_lock(self._folder):
+        with self._writers.side_by_side(), store.committing():
+            uploaded = self._uploaded(store, listed)
             removed = store.delete(listed)
             store.tidy(final=True)
+            self._committed((), listed)
+        for path in uploaded:
+            self.uploads.delete(path)
         return removed
 
     def search(
@@ -172,7 +249,7 @@ class Index:
             raise UsageError(f"a vector to search by must be ({size},), finite and not zero; got shape {query.shape}")
         matches = []
         for rank, (similarity, record) in enumerate(store.nearest(query, top_k, where), start=1):
-            item = item_of(record)
+            item = item_of(record, self._folder)
             matches.append(Match(rank, item.id, item.path, similarity, item.metadata))
         return matches
 
@@ -191,7 +268,7 @@ class Index:
             StoreError: The index cannot be read.
         """
         for records in self._opened().records(FILTER_COLUMNS, where):
-            yield from map(item_of, records)
+            yield from (item_of(record, self._folder) for record in records)
 
     def get_embeddings(self, ids: Iterable[str]) -> FloatArray:
         """Read embeddings.
@@ -237,6 +314,22 @@ class Index:
     ) -> None:
         self.close()
 
+    def _committed(self, rows: Sequence[Row], removed: Sequence[str]) -> None:
+        items = [item_of(row.record(), self._folder) for row in rows]
+        size = self._encoder.embedding_size
+        vectors = np.stack([row.embedding for row in rows]) if rows else np.empty((0, size), np.float32)
+        self._listener(items, vectors, removed)
+
+    def _parts(self, store: Store) -> Iterator[tuple[list[Item], FloatArray]]:
+        for records in store.records([*FILTER_COLUMNS, "vector"]):
+            vectors = np.array([record.pop("vector") for record in records], np.float32)  # (N, D)
+            yield [item_of(record, self._folder) for record in records], vectors
+
+    def _uploaded(self, store: Store, ids: Sequence[str]) -> set[str]:
+        """Paths of those rows that are uploads."""
+        paths = store.paths(ids)
+        return {path for path in paths if self.uploads.owns(path)}
+
     def _opened(self) -> Store:
         if self._store is None:
             raise StoreError(f"the index {self._folder} is closed", hint="open it again with Index.open")
@@ -252,3 +345,43 @@ def _listed(ids: Iterable[str]) -> Sequence[str]:
     if isinstance(ids, str):
         raise UsageError(f"expected a list of ids, got one string, {ids!r}", hint="put it in a list")
     return tuple(ids)
+
+
+class _Writers:
+    """Threads of one process that write to an index: one run of `Index.add`, and any number of small changes.
+
+    The lock that keeps other processes out is taken by the first of them and let go of by the last.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._held = ExitStack()
+        self._running = False
+
+    @contextmanager
+    def side_by_side(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._held.enter_context(writer_lock(self._folder))
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._held.close()
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        with self.side_by_side():
+            with self._lock:
+                if self._running:
+                    raise StoreBusy(f"{self._folder} is being indexed already", hint="wait until it is done")
+                self._running = True
+            try:
+                yield
+            finally:
+                self._running = False

@@ -7,6 +7,7 @@ replaced. Shapes: N rows, K hits, D width of an embedding.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ import numpy as np
 
 from nunbit.errors import StoreFull, UsageError
 from nunbit.index.folder import lance_message, store_errors
-from nunbit.index.rows import FILTER_COLUMNS, Row, in_chunks
+from nunbit.index.rows import ADDED_COLUMNS, FILTER_COLUMNS, Row, in_chunks
 from nunbit.picture_files import one_line
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Store:
         self._folder = folder
         self._embedding_size = embedding_size
         self._opened: Any = None
+        self._commits = threading.RLock()  # threads of one process write side by side: uploads, and a folder's run
+        self._own_version = -1
 
     def count(self) -> int:
         """Count the rows."""
@@ -117,6 +120,46 @@ class Store:
                 found.update(zip(part["id"].to_pylist(), rows, strict=True))
         return found
 
+    @contextmanager
+    def committing(self) -> Iterator[None]:
+        """Hold back other threads' commits, and know those that are made within as one's own."""
+        with self._commits:
+            yield
+            self._own_version = self.version()
+
+    def version(self) -> int:
+        """The number of the latest commit, 0 before the first."""
+        with store_errors(self._folder):
+            return 0 if (table := self._table()) is None else int(table.version)
+
+    def changed_by_others(self) -> bool:
+        """Whether another process has committed since the last `committing` block ended."""
+        with self._commits:
+            return self.version() != self._own_version
+
+    def add_missing_columns(self) -> None:
+        """Give a table of format version 1 the columns that came with 2. Only for the writer."""
+        with self._commits, store_errors(self._folder):
+            if self._has_table():
+                table = self._connect().open_table(_TABLE)
+                missing = [name for name in ADDED_COLUMNS if name not in table.schema.names]
+                if missing:
+                    table.add_columns(dict.fromkeys(missing, "cast(NULL as string)"))
+
+    def paths(self, ids: Sequence[str]) -> list[str]:
+        """Paths of rows, as they are in the table."""
+        parts = (self._read(some, ["path"]) for some in in_chunks(ids, _IDS))
+        return [path for part in parts if part is not None for path in part["path"].to_pylist()]
+
+    def given(self, ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
+        """What people gave to rows: id → name and attributes. Unknown ids are left out."""
+        found: dict[str, tuple[str | None, str | None]] = {}
+        for some in in_chunks(ids, _IDS):
+            if (part := self._read(some, ["id", *ADDED_COLUMNS])) is not None:
+                columns = [part[name].to_pylist() for name in ("id", *ADDED_COLUMNS)]
+                found.update({id_: (name, attributes) for id_, name, attributes in zip(*columns, strict=True)})
+        return found
+
     def upsert(self, rows: Sequence[Row]) -> None:
         """Insert rows, or replace those with the same id, in one commit. Ids must not repeat among ``rows``.
 
@@ -129,28 +172,30 @@ class Store:
         import pyarrow as pa
 
         embeddings = np.concatenate([row.embedding for row in rows], dtype=np.float32)  # (N * D,)
-        columns = {name: [getattr(row, name) for row in rows] for name in FILTER_COLUMNS}
-        columns["taken"] = [datetime.fromisoformat(row.taken) if row.taken else None for row in rows]
+        records = [row.record() for row in rows]
+        columns = {name: [record[name] for record in records] for name in FILTER_COLUMNS}
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings), self._embedding_size)
-        self._merge(pa.table({**columns, "vector": vectors}, schema=self._schema()))
+        with self._commits:
+            self._merge(pa.table({**columns, "vector": vectors}, schema=self._schema()))
 
     def refresh(self, changes: Mapping[str, tuple[int, int]]) -> None:
         """Give rows (id) another size and mtime_ns and leave the rest, one commit for every 512."""
         import pyarrow as pa
 
         for some in in_chunks(changes, _IDS):
-            part = self._read(some, self._schema().names)
-            if part is None or not len(part):
-                continue
-            for place, name in enumerate(("size", "mtime_ns")):
-                values = pa.array([changes[id_][place] for id_ in part["id"].to_pylist()], pa.int64())
-                part = part.set_column(part.schema.get_field_index(name), name, values)
-            self._merge(part.cast(self._schema()))
+            with self._commits:
+                part = self._read(some, self._schema().names)
+                if part is None or not len(part):
+                    continue
+                for place, name in enumerate(("size", "mtime_ns")):
+                    values = pa.array([changes[id_][place] for id_ in part["id"].to_pylist()], pa.int64())
+                    part = part.set_column(part.schema.get_field_index(name), name, values)
+                self._merge(part.cast(self._schema()))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete rows by id, one commit for every 512; returns how many there were."""
         deleted = 0
-        with store_errors(self._folder):
+        with self._commits, store_errors(self._folder):
             table = self._table()
             for some in in_chunks(ids, _IDS) if table is not None else ():
                 deleted += int(table.delete(_among(some)).num_deleted_rows)
@@ -163,7 +208,7 @@ class Store:
             final: Look for old versions too, which takes a while when there are many.
         """
         # The rows are safe by now, and on a full disk too: then the next run tidies.
-        with suppress(StoreFull), store_errors(self._folder):
+        with self._commits, suppress(StoreFull), store_errors(self._folder):
             if (table := self._table()) is None:
                 return
             due = table.stats()["fragment_stats"]["num_fragments"] > _MANY_FILES
@@ -191,13 +236,16 @@ class Store:
         """Give the table; None as long as nothing was added, or when a run was killed while making it."""
         if self._opened is None:
             with store_errors(self._folder):
-                versions = self._folder / f"{_TABLE}.lance" / "_versions"
-                if versions.is_dir() and any(versions.glob("*.manifest")):
+                if self._has_table():
                     table = self._connect().open_table(_TABLE)
                     if not table.schema.equals(self._schema()):
                         raise ValueError(f"its table has other columns: {', '.join(table.schema.names)}")
                     self._opened = table
         return self._opened
+
+    def _has_table(self) -> bool:
+        versions = self._folder / f"{_TABLE}.lance" / "_versions"
+        return versions.is_dir() and any(versions.glob("*.manifest"))
 
     def _connect(self) -> Any:
         import lancedb
@@ -212,8 +260,11 @@ class Store:
             **dict.fromkeys(("width", "height"), pa.int32),
             "taken": lambda: pa.timestamp("us"),
         }
-        fields = [pa.field(name, types.get(name, pa.string)(), nullable=name == "taken") for name in FILTER_COLUMNS]
-        return pa.schema([*fields, pa.field("vector", pa.list_(pa.float32(), self._embedding_size), nullable=False)])
+        nullable = ("taken", *ADDED_COLUMNS)
+        fields = [pa.field(name, types.get(name, pa.string)(), nullable=name in nullable) for name in FILTER_COLUMNS]
+        vector = pa.field("vector", pa.list_(pa.float32(), self._embedding_size), nullable=False)
+        first = len(FILTER_COLUMNS) - len(ADDED_COLUMNS)
+        return pa.schema([*fields[:first], vector, *fields[first:]])
 
     @contextmanager
     def _query_errors(self, where: str | None) -> Iterator[None]:

@@ -1,0 +1,118 @@
+"""``nunbit serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nunbit.cli.arguments import engine_option, tell
+from nunbit.errors import UsageError
+
+if TYPE_CHECKING:
+    from nunbit.serve.server import Server
+    from nunbit.serve.settings import Settings
+
+_WITHIN = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options of the subcommand, under the names that click gives them."""
+
+    index: Path
+    root: Path | None
+    host: str
+    port: int
+    keys: Path | None
+    label_sets: tuple[Path, ...]
+    model: str | None
+    engine: str | None
+    limits: tuple[str, ...]
+    allow: tuple[str, ...]
+
+    def settings(self) -> Settings:
+        """As the server takes them."""
+        from nunbit.serve.settings import Settings, changed_limits
+
+        return Settings(
+            index=self.index.absolute(),
+            root=self.root,
+            host=self.host,
+            port=self.port,
+            keys=self.keys,
+            origins=tuple(name for name in self.allow if "://" in name),
+            hosts=tuple(name for name in self.allow if "://" not in name),
+            label_sets={folder.stem: folder for folder in self.label_sets},
+            limits=changed_limits(self.limits),
+        )
+
+
+@click.command("serve")
+@click.option("--in", "index", required=True, type=click.Path(file_okay=False, path_type=Path), help="Index to serve.")
+@click.option("--root", type=_WITHIN, help="Outside of this folder no file is read; below it folders can be indexed.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address; any but loopback needs keys.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
+@click.option("--keys", type=click.Path(dir_okay=False, path_type=Path), help="File of keys, by default in the index.")
+@click.option("--labels", "label_sets", multiple=True, type=_WITHIN, help="Label set to offer; repeatable.")
+@click.option("--model", help="For an index that does not exist yet; otherwise it knows its own.")
+@engine_option
+@click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Change a limit; --limit help lists them.")
+@click.option("--allow", multiple=True, metavar="NAME", help="Host name, or origin (https://...), that may call.")
+def command(**options: Any) -> None:
+    """Serve an index: an API that OpenAI's clients speak, and a page to look at it.
+
+    \b
+    Examples:
+      nunbit serve --in photos.nunbit
+      nunbit serve --in photos.nunbit --root photos/ --port 8080
+      nunbit serve --in photos.nunbit --limit rate=50 --limit pixels=20000000
+    """
+    _need_packages()
+    from nunbit.serve.settings import limit_lines
+
+    request = Request(**options)
+    if request.limits == ("help",):
+        for line in limit_lines():
+            click.echo(line)
+        return
+    _run(request)
+
+
+def _run(request: Request) -> None:
+    from nunbit.index.folder import encoder_name
+    from nunbit.loading import load
+    from nunbit.serve.server import configure_logging, make_server
+
+    settings, model = request.settings(), request.model
+    name = encoder_name(settings.index)
+    if name is not None and model not in (None, name):
+        raise UsageError(f"the index was made with {name!r}, not with {model!r}", hint="leave --model out")
+    server = make_server(settings, load(name or model or "starter", engine=request.engine, tell=tell))
+    configure_logging()
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when it has stopped
+        asyncio.run(_serve(server))
+
+
+async def _serve(server: Server) -> None:
+    running = asyncio.ensure_future(server.serve())
+    while not server.started and not running.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        click.echo(f"serving {len(server.service.collection.view):,} pictures at http://{shown}:{port}/", err=True)
+    await running
+
+
+def _need_packages() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        hint = 'pip install "nunbit[serve]"'
+        raise UsageError("the server's packages are not installed", hint=hint) from error

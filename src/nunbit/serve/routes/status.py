@@ -1,0 +1,68 @@
+"""Models, health and metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from nunbit.serve.problems import Problem
+from nunbit.serve.routes.dependencies import READS, Serving, problems
+from nunbit.serve.routes.embeddings import check_model
+from nunbit.serve.schemas import ModelBody, Models
+from nunbit.serve.service import Service
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/v1/models", response_model=Models, responses=problems(), dependencies=[READS])
+async def list_models(service: Serving) -> Models:
+    """The one model that runs here."""
+    return Models(data=[_model(service)])
+
+
+@router.get("/v1/models/{model:path}", response_model=ModelBody, responses=problems(404), dependencies=[READS])
+async def get_model(model: str, service: Serving) -> ModelBody:
+    """A model by its name."""
+    check_model(service, model)
+    return _model(service)
+
+
+@router.get("/healthz", responses=problems())
+async def health(service: Serving) -> dict[str, object]:
+    """Embeds a text and a picture; 200 proves that this works, not only that the process lives."""
+    if not service.ready:
+        raise Problem(503, "not_ready", "the server is starting or stopping", headers={"Retry-After": "2"})
+    try:
+        return {"status": "ok", "seconds": round(await service.check(), 4)}
+    except Problem as problem:
+        if problem.status == 429:  # more work than it takes is no illness
+            return {"status": "busy"}
+        raise
+
+
+@router.get("/readyz", responses=problems())
+async def readiness(service: Serving) -> dict[str, object]:
+    """200 as long as requests are taken."""
+    if not service.ready:
+        raise Problem(503, "not_ready", "the server is starting or stopping", headers={"Retry-After": "2"})
+    return {"status": "ready", "items": len(service.collection.view)}
+
+
+@router.get("/metrics", dependencies=[READS], response_class=Response, responses=problems())
+async def metrics(service: Serving) -> Response:
+    """For Prometheus."""
+    counts = service.metrics
+    counts.open.set(service.traffic.open)
+    counts.held_bytes.set(service.traffic.held_bytes)
+    counts.waiting.set(service.batcher.inside)
+    counts.items.set(len(service.collection.view))
+    return Response(counts.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _model(service: Service) -> ModelBody:
+    return ModelBody(
+        id=service.model_name,
+        created=service.created,
+        embedding_size=service.encoder.embedding_size,
+        engine=service.encoder.engine.name,
+        fingerprint=service.encoder.fingerprint,
+    )

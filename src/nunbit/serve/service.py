@@ -1,0 +1,242 @@
+"""What the routes call: encoder, collection, labels and thumbnails of one running server.
+
+Shapes: N pictures, C labels, D width.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from nunbit.caches import cache_folder
+from nunbit.index import Index
+from nunbit.recognition import Labels
+from nunbit.serve.batching import Batcher
+from nunbit.serve.collection import Collection
+from nunbit.serve.gate import Traffic
+from nunbit.serve.indexing import FolderIndexing
+from nunbit.serve.label_sets import LabelSets
+from nunbit.serve.metrics import Metrics
+from nunbit.serve.pictures import Region, decode, read_picture_file
+from nunbit.serve.problems import Problem
+from nunbit.serve.thumbnails import Thumbnails
+from nunbit.serve.writer import Writer, no_item
+
+if TYPE_CHECKING:
+    from nunbit.encode import Encoder
+    from nunbit.images import ImageInfo
+    from nunbit.index import Item
+    from nunbit.serve.settings import Settings
+    from nunbit.types import FloatArray, Prediction
+
+_log = logging.getLogger("nunbit")
+T = TypeVar("T")
+_LABELS_KEPT = 64
+_LOOK_SECONDS = 2.0
+_BYTES_PER_PIXEL = 8
+_PROBE = "a photo"
+
+
+class Service:
+    """One server's insides. `start` and `stop` run within its event loop.
+
+    Args:
+        settings: As given.
+        encoder: The index's.
+    """
+
+    def __init__(self, settings: Settings, encoder: Encoder) -> None:
+        self.settings = settings
+        self.encoder = encoder
+        self.traffic = Traffic()
+        self.metrics = Metrics()
+        self.collection = Collection(encoder.embedding_size)
+        self.index = Index.open(settings.index, encoder)
+        self.label_sets = LabelSets(settings.index, encoder, settings.label_sets)
+        self.indexing = FolderIndexing(self.index, settings.root)
+        self.ready = False
+        self.created = int(time.time())
+        self._labels: OrderedDict[tuple[Any, ...], Labels] = OrderedDict()
+        self._roots = () if settings.root is None else (settings.root.resolve(), self.index.uploads.folder.resolve())
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="nunbit-serve")
+        self._probe: FloatArray | None = None
+        self._follower: asyncio.Task[None] | None = None
+
+    @property
+    def model_name(self) -> str:
+        """The name of the encoder, without where it lies on this machine."""
+        return os.path.basename(self.encoder.name.rstrip("/")) or self.encoder.name
+
+    async def start(self) -> None:
+        """Read the index and warm the encoder up."""
+        limits = self.settings.limits
+        self.batcher = Batcher(self.encoder, self.metrics, latency=self.settings.latency, waiting=limits.waiting)
+        self.writer = Writer(self.index, self.collection)
+        self.thumbnails = Thumbnails(cache_folder("thumbnails") / "thumbnails-1.sqlite", self.settings.thumbnail_bytes)
+        self.index.watch(self.collection.apply)
+        await self.in_thread(self.index.remove_orphans)
+        await self.in_thread(self._read_all)
+        self._probe = await self.batcher.text(_PROBE)
+        await self.batcher.picture(self._probe_picture)
+        self._follower = asyncio.create_task(self._follow())
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Finish what was accepted."""
+        self.ready = False
+        self.traffic.stopping = True
+        if self._follower is not None:
+            self._follower.cancel()
+        await self.in_thread(self.indexing.cancel)
+        await self.batcher.close()
+        await self.writer.close()
+        self.thumbnails.close()
+        self._threads.shutdown()
+        self.index.close()
+
+    async def in_thread(self, call: Callable[..., T], *given: Any) -> T:
+        """Run what computes or reads, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *given))
+
+    async def embed_picture(self, content: bytes, region: Region | None = None) -> tuple[FloatArray, ImageInfo]:
+        """The bytes of a picture → (D,) float32, unit; and what its header said.
+
+        Raises:
+            ImageError: It cannot be used.
+        """
+        pixels = self.settings.limits.pixels
+        return await self.batcher.picture(
+            lambda: decode(content, self.encoder.preprocessing, region, max_pixels=pixels)
+        )
+
+    async def embed_item(self, id_: str, region: Region | None = None) -> FloatArray:
+        """An item's embedding, or that of a region of its picture.
+
+        Raises:
+            Problem: 404, no such item, or its file is gone.
+        """
+        if region is None:
+            vector = self.collection.vector(id_)
+            if vector is None:
+                raise no_item(id_)
+            return vector
+        content = await self.in_thread(self.read_item, self.item(id_))
+        return (await self.embed_picture(content, region))[0]
+
+    def item(self, id_: str) -> Item:
+        """An item.
+
+        Raises:
+            Problem: 404.
+        """
+        found = self.collection.get(id_)
+        if found is None:
+            raise no_item(id_)
+        return found
+
+    def read_item(self, item: Item) -> bytes:
+        """The bytes of an item's file.
+
+        Raises:
+            Problem: 404, it is gone or outside of what may be read.
+        """
+        return read_picture_file(item.path, self._roots, self.settings.limits.pixels * _BYTES_PER_PIXEL)
+
+    async def thumbnail(self, item: Item, size: int) -> bytes:
+        """A JPEG of an item."""
+        key = f"{item.id}-{item.metadata['content_hash'] or item.metadata['mtime_ns']}"
+        read = partial(self.read_item, item)
+        most = self.settings.limits.pixels
+        return await self.batcher.work(lambda: self.thumbnails.get(key, read, size, most))
+
+    async def labels(self, names: Sequence[str], templates: str) -> Labels:
+        """Labels, embedded; those used lately are kept in memory.
+
+        Raises:
+            UsageError: Labels or templates that cannot be meant.
+        """
+        key = (templates, *names)
+        found = self._labels.get(key)
+        if found is None:
+            make = partial(Labels, self.encoder, list(names), templates=templates)
+            found = await self.in_thread(make)
+        self._labels[key] = found
+        self._labels.move_to_end(key)
+        while len(self._labels) > _LABELS_KEPT:
+            self._labels.popitem(last=False)
+        return found
+
+    async def predictor(
+        self, names: Sequence[str], label_set: str | None, templates: str | None
+    ) -> Callable[[FloatArray, int], tuple[Prediction, ...]]:
+        """What names a picture: an embedding (D,) and a number of labels → its best labels."""
+        if large := self.label_sets.large(label_set):
+            return lambda row, top_k: large.predict(row[None], top_k)[0]
+        given = await self.small_labels(names, label_set, templates)
+        return given.predict
+
+    async def small_labels(self, names: Sequence[str], label_set: str | None, templates: str | None) -> Labels:
+        """Labels given in a request, or those of a kept set.
+
+        Raises:
+            Problem: 400, both or neither are given; 404, no such set; 400, a set of too many labels.
+        """
+        if (label_set is None) == (not names):
+            message = "exactly one of labels and label_set is needed"
+            raise Problem(400, "bad_request", message, 'write "labels": ["cat", "dog"]', "labels")
+        if label_set is None:
+            return await self.labels(names, templates or "none")
+        kept = self.label_sets.get(label_set)
+        if kept.labels is None:
+            raise Problem(400, "too_many_labels", f"{label_set!r} has too many labels to sort by", param="label_set")
+        return await self.labels(kept.labels, templates or kept.templates)
+
+    async def check(self) -> float:
+        """Embed a text and a picture through the same queue as everybody; seconds that took.
+
+        Raises:
+            Problem: 503, the answer is not what it was at the start.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        text = await self.batcher.text(_PROBE)
+        picture, _ = await self.batcher.picture(self._probe_picture)
+        assert self._probe is not None
+        if float(text @ self._probe) < 0.999 or not np.isfinite(picture).all():
+            raise Problem(503, "unhealthy", "the encoder answers otherwise than it did at the start")
+        return loop.time() - started
+
+    def _probe_picture(self) -> Any:
+        from nunbit.images import open_image
+        from nunbit.serve.batching import Pixels
+
+        image, info = open_image(np.full((32, 32, 3), 127, np.uint8))
+        return Pixels(self.encoder.preprocessing(image, info), info)
+
+    def _read_all(self) -> None:
+        with self.index.snapshot() as parts:
+            self.collection.replace_all(parts)
+
+    async def _follow(self) -> None:
+        """Take in what other programs have committed to the index."""
+        loop = asyncio.get_running_loop()
+        pause = _LOOK_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            pause = _LOOK_SECONDS
+            try:
+                if await self.in_thread(self.index.changed_by_others):
+                    started = loop.time()
+                    await self.in_thread(self._read_all)
+                    pause = max(_LOOK_SECONDS, 10 * (loop.time() - started))
+            except Exception as error:
+                _log.warning("the index could not be read again: %r", error)
