@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nunbit.cli.output import print_json
-from nunbit.serve.keys import KeyFile, Scope
+from nunbit.serve.keys import KEYS, KeyFile, Scope
 
 _SCOPES = [scope.name.lower() for scope in Scope]
 _in = click.option(
@@ -80,4 +80,4 @@ def revoke(name: str, index: Path | None, file: Path | None) -> None:
 def _keys(index: Path | None, file: Path | None) -> KeyFile:
     if (index is None) == (file is None):
         raise click.UsageError("give the index with --in, or a file of keys with --file")
-    return KeyFile(file if file is not None else Path(str(index)) / "keys.json")
+    return KeyFile(file if file is not None else Path(str(index)) / KEYS)

@@ -34,7 +34,8 @@ class Index:
 
     One process writes at a time, any number read, and readers see what was committed last. A filter (``where``) is
     a condition in SQL on ``id``, ``path``, ``size`` (bytes), ``mtime_ns``, ``width``, ``height`` (pixels),
-    ``format``, ``taken`` (a timestamp; null when unknown) and ``content_hash``. Filtered results are exact.
+    ``format``, ``taken`` (a timestamp; null when unknown), ``content_hash``, ``name`` and ``attributes`` (JSON; null or
+    empty when there are none). Filtered results are exact.
 
     Example:
         >>> with nunbit.Index.open("photos.nunbit", encoder) as index:

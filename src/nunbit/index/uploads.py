@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nunbit.durable import replace_file
+from nunbit.index.folder import store_errors
 
 UPLOADS = "uploads"
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
@@ -38,13 +39,18 @@ class Uploads:
 
         Returns:
             Its path relative to the index's folder.
+
+        Raises:
+            StoreFull: The disk is full.
+            StoreError: The folder cannot be written.
         """
         extension = _EXTENSIONS.get(format_, format_.lower())
         relative = f"{UPLOADS}/{id_[:2]}/{id_}-{digest}.{extension}"
         path = self._index / relative
-        if not (path.exists() and path.stat().st_size == len(content)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, lambda file: file.write(content))
+        with store_errors(self._index):
+            if not (path.exists() and path.stat().st_size == len(content)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(path, lambda file: file.write(content))
         return relative
 
     def owns(self, path: str) -> bool:

@@ -15,39 +15,28 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from nunbit.errors import NunbitError
+from nunbit.serve import schemas
 from nunbit.serve.access import Access
 from nunbit.serve.gate import AsgiApp, Gate
 from nunbit.serve.keys import KeyFile
 from nunbit.serve.problems import Problem, problem_of
 from nunbit.serve.requests import invalid
 from nunbit.serve.routes import embeddings, indexing, items, labels, page, recognize, search, status
-from nunbit.serve.schemas import (
-    EmbeddingsRequest,
-    IndexingRequest,
-    ItemChange,
-    LabelSetBody,
-    NewItem,
-    NewItems,
-    NewLabelSet,
-    RecognizeRequest,
-    SearchRequest,
-    SortRequest,
-)
 from nunbit.serve.service import Service
 from nunbit.serve.settings import is_loopback
 
 _log = logging.getLogger("nunbit")
 _BODIES: tuple[Any, ...] = (
-    EmbeddingsRequest,
-    IndexingRequest,
-    ItemChange,
-    LabelSetBody,
-    NewItem,
-    NewItems,
-    NewLabelSet,
-    RecognizeRequest,
-    SearchRequest,
-    SortRequest,
+    schemas.EmbeddingsRequest,
+    schemas.IndexingRequest,
+    schemas.ItemChange,
+    schemas.LabelSetBody,
+    schemas.NewItem,
+    schemas.NewItems,
+    schemas.NewLabelSet,
+    schemas.RecognizeRequest,
+    schemas.SearchRequest,
+    schemas.SortRequest,
 )
 _HTTP = {
     404: ("no_such_path", "/openapi.json lists all paths"),
@@ -108,16 +97,16 @@ def _documentation(app: FastAPI) -> dict[str, Any]:
     """OpenAPI of all routes, with the bodies that are read by hand, and without the 422 that is never sent."""
     if app.openapi_schema is None:
         found = FastAPI.openapi(app)
-        schemas = found["components"]["schemas"]
+        parts = found["components"]["schemas"]
         _, more = models_json_schema(
             [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
         )
-        schemas.update(more["$defs"])
+        parts.update(more["$defs"])
         for path in found["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
         for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
+            parts.pop(name, None)
         found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         found["security"] = [{"key": []}, {}]
     assert app.openapi_schema is not None

@@ -37,21 +37,14 @@ class View:
         numbers: (4, N) int64: ``NUMBERS``.
         items: At least N of them; those beyond belong to later views.
         alive: (N,) bool: which rows there still are.
-        generation: Counts views.
     """
 
     vectors: FloatArray
     numbers: npt.NDArray[np.int64]
     items: list[Item]
     alive: npt.NDArray[np.bool_]
-    generation: int
 
     def __len__(self) -> int:
-        return int(self.count)
-
-    @cached_property
-    def count(self) -> int:
-        """How many pictures there are."""
         return int(self.alive.sum())
 
     @cached_property
@@ -106,7 +99,6 @@ class Collection:
     def __init__(self, embedding_size: int) -> None:
         self._size = embedding_size
         self._lock = threading.Lock()
-        self._generation = 0
         self.view: View
         self.replace_all([])
 
@@ -172,8 +164,7 @@ class Collection:
 
     def _publish(self, alive: npt.NDArray[np.bool_]) -> None:
         count = len(alive)
-        self._generation += 1
-        self.view = View(self._vectors[:count], self._numbers[:, :count], self._items, alive, self._generation)
+        self.view = View(self._vectors[:count], self._numbers[:, :count], self._items, alive)
 
 
 def _numbers(items: Sequence[Item]) -> npt.NDArray[np.int64]:

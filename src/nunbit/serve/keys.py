@@ -20,6 +20,9 @@ from typing import BinaryIO
 from nunbit.durable import only_writer, replace_file
 from nunbit.errors import StoreError, UsageError
 
+KEYS = "keys.json"
+"""The file of keys in an index's folder."""
+
 _PREFIX = "nb-"
 _NAME = re.compile(r"[\w.@-]{1,64}")
 

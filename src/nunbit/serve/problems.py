@@ -66,7 +66,7 @@ class Problem(Exception):
 def busy(what: str, seconds: int = 1) -> Problem:
     """Too much at once; the client should come again."""
     return Problem(
-        429, "too_busy", f"{what}", "come again after the seconds in Retry-After", headers={"Retry-After": str(seconds)}
+        429, "too_busy", what, "come again after the seconds in Retry-After", headers={"Retry-After": str(seconds)}
     )
 
 
@@ -77,13 +77,13 @@ def stopping() -> Problem:
     )
 
 
-def problem_of(error: NunbitError, param: str | None = None) -> Problem:
+def problem_of(error: NunbitError) -> Problem:
     """An error of the library as an answer. Only messages that quote nothing of this machine are passed on."""
     if isinstance(error, ImageError):
         status = {"too many pixels": 413, "too many bytes": 413, "out of memory": 413}.get(error.reason, 400)
-        return Problem(status, "bad_picture", error.message, error.hint, param)
+        return Problem(status, "bad_picture", error.message, error.hint)
     if isinstance(error, UsageError):
-        return Problem(400, "bad_request", error.message, error.hint, param)
+        return Problem(400, "bad_request", error.message, error.hint)
     if isinstance(error, StoreBusy):
         wait = {"Retry-After": "5"}
         message = "another program is writing to the index"

@@ -22,7 +22,7 @@ Filter = Annotated[
     Field(description="Conditions that must all hold.", examples=[{"width": {"gte": 640}, "format": "JPEG"}]),
 ]
 ItemId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["3f2a9c0e7b1d4a6f8e5c2b1a0d9f8e7c"])]
-Attribute = str | int | float | bool
+Attribute = str | int | Annotated[float, Field(allow_inf_nan=False)] | bool
 Attributes = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=100)], Attribute],
     Field(description="Your own facts about a picture, to be shown and filtered by.", examples=[{"sku": "A-17"}]),

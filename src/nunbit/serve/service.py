@@ -12,15 +12,18 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from nunbit.caches import cache_folder
+from nunbit.errors import StoreBusy
+from nunbit.images import open_image
 from nunbit.index import Index
 from nunbit.recognition import Labels
-from nunbit.serve.batching import Batcher
+from nunbit.serve.batching import Batcher, Pixels
 from nunbit.serve.collection import Collection
 from nunbit.serve.gate import Traffic
 from nunbit.serve.indexing import FolderIndexing
@@ -83,7 +86,8 @@ class Service:
         self.writer = Writer(self.index, self.collection)
         self.thumbnails = Thumbnails(cache_folder("thumbnails") / "thumbnails-1.sqlite", self.settings.thumbnail_bytes)
         self.index.watch(self.collection.apply)
-        await self.in_thread(self.index.remove_orphans)
+        with suppress(StoreBusy):  # another program indexes: there is no hurry
+            await self.in_thread(self.index.remove_orphans)
         await self.in_thread(self._read_all)
         self._probe = await self.batcher.text(_PROBE)
         await self.batcher.picture(self._probe_picture)
@@ -215,10 +219,7 @@ class Service:
             raise Problem(503, "unhealthy", "the encoder answers otherwise than it did at the start")
         return loop.time() - started
 
-    def _probe_picture(self) -> Any:
-        from nunbit.images import open_image
-        from nunbit.serve.batching import Pixels
-
+    def _probe_picture(self) -> Pixels:
         image, info = open_image(np.full((32, 32, 3), 127, np.uint8))
         return Pixels(self.encoder.preprocessing(image, info), info)
 

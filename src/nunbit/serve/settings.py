@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from nunbit.errors import UsageError
+from nunbit.serve.keys import KEYS
 
 MEGABYTE = 1 << 20
 
@@ -77,7 +78,7 @@ class Settings:
     @property
     def keys_file(self) -> Path:
         """Where the keys are: ``keys.json`` in the index's folder, unless another file was named."""
-        return self.keys or self.index / "keys.json"
+        return self.keys or self.index / KEYS
 
 
 def is_loopback(host: str) -> bool:

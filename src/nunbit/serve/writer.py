@@ -4,6 +4,9 @@ An item is acknowledged when its file and its row are on the disk. The file is w
 has yet; then one commit takes the rows of all that are waiting. A kill between the two leaves a file without a row,
 which the next start removes, and never a row without its file.
 
+What a change makes of an item is decided when its turn has come, and not when its request arrives: meanwhile another
+one may have replaced or deleted the item, and its file with it.
+
 Shapes: D width.
 """
 
@@ -14,10 +17,11 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from nunbit.errors import NunbitError
 from nunbit.index.rows import Row, as_attributes
 from nunbit.serve.problems import Problem
 
@@ -53,7 +57,7 @@ class NewPicture:
 @dataclass(eq=False, slots=True)
 class _Change:
     id: str
-    row: Row | None  # None: the item goes
+    make: Callable[[], Row | None]  # called in its turn, in a thread; None: the item goes
     done: asyncio.Future[Item | None]
 
 
@@ -83,22 +87,7 @@ class Writer:
         """
         digest = hashlib.blake2b(picture.content, digest_size=16).hexdigest()
         id_ = id_ or digest
-        path = await asyncio.to_thread(self._index.uploads.write, id_, digest, picture.content, picture.info.format)
-        row = Row(
-            id=id_,
-            path=path,
-            name=picture.name or f"{id_[:8]}.{picture.info.format.lower()}",
-            size=len(picture.content),
-            mtime_ns=time.time_ns(),
-            width=picture.info.width,
-            height=picture.info.height,
-            format=picture.info.format,
-            taken=picture.info.taken,
-            content_hash=digest,
-            attributes=as_attributes(picture.attributes),
-            embedding=picture.embedding,
-        )
-        item = await self._change(id_, row)
+        item = await self._change(id_, lambda: self._stored(id_, digest, picture))
         assert item is not None
         return item
 
@@ -108,17 +97,16 @@ class Writer:
         Raises:
             Problem: 404, there is none.
         """
-        item, vector = self._collection.get(id_), self._collection.vector(id_)
-        if item is None or vector is None:
-            raise no_item(id_)
-        row = self._index.row_of(item, vector)
-        if name is not None:
-            row = replace(row, name=name)
-        if attributes is not None:
-            row = replace(row, attributes=as_attributes(attributes))
-        changed = await self._change(id_, row)
-        assert changed is not None
-        return changed
+
+        def make() -> Row:
+            row = self._row(id_)
+            if name is not None:
+                row = replace(row, name=name)
+            return row if attributes is None else replace(row, attributes=as_attributes(attributes))
+
+        item = await self._change(id_, make)
+        assert item is not None
+        return item
 
     async def remove(self, id_: str) -> None:
         """Take an item out; the file of an upload is deleted, any other stays.
@@ -126,9 +114,11 @@ class Writer:
         Raises:
             Problem: 404, there is none.
         """
-        if self._collection.get(id_) is None:
-            raise no_item(id_)
-        await self._change(id_, None)
+
+        def make() -> None:
+            self._row(id_)
+
+        await self._change(id_, make)
 
     async def close(self) -> None:
         """Commit what is waiting."""
@@ -137,8 +127,33 @@ class Writer:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _change(self, id_: str, row: Row | None) -> Item | None:
-        change = _Change(id_, row, asyncio.get_running_loop().create_future())
+    def _stored(self, id_: str, digest: str, picture: NewPicture) -> Row:
+        """Write a picture's file; its row."""
+        info = picture.info
+        return Row(
+            id=id_,
+            path=self._index.uploads.write(id_, digest, picture.content, info.format),
+            name=picture.name or f"{id_[:8]}.{info.format.lower()}",
+            size=len(picture.content),
+            mtime_ns=time.time_ns(),
+            width=info.width,
+            height=info.height,
+            format=info.format,
+            taken=info.taken,
+            content_hash=digest,
+            attributes=as_attributes(picture.attributes),
+            embedding=picture.embedding,
+        )
+
+    def _row(self, id_: str) -> Row:
+        """The row of an item as it is now."""
+        item, vector = self._collection.get(id_), self._collection.vector(id_)
+        if item is None or vector is None:
+            raise no_item(id_)
+        return self._index.row_of(item, vector)
+
+    async def _change(self, id_: str, make: Callable[[], Row | None]) -> Item | None:
+        change = _Change(id_, make, asyncio.get_running_loop().create_future())
         self._waiting.append(change)
         self._arrived.set()
         return await change.done
@@ -149,13 +164,16 @@ class Writer:
             self._busy = True
             batch = self._next_batch()
             try:
-                await asyncio.to_thread(self._commit, batch)
+                failed = await asyncio.to_thread(self._commit, batch)
             except Exception as error:
                 _log.warning("a commit of %d changes failed: %r", len(batch), error)
-                for change in _waited_for(batch):
-                    change.done.set_exception(error)
-            else:
-                for change in _waited_for(batch):
+                failed = dict.fromkeys(batch, error)
+            for change in batch:
+                if change.done.done():  # its request was canceled meanwhile
+                    continue
+                if change in failed:
+                    change.done.set_exception(failed[change])
+                else:
                     change.done.set_result(self._collection.get(change.id))
             self._busy = False
             if not self._waiting:
@@ -172,15 +190,25 @@ class Writer:
                 ids.add(change.id)
         return batch
 
-    def _commit(self, batch: list[_Change]) -> None:
-        self._index.put([change.row for change in batch if change.row is not None])
-        if gone := [change.id for change in batch if change.row is None]:
+    def _commit(self, batch: list[_Change]) -> dict[_Change, Exception]:
+        """Make and commit changes; those that cannot be made do not keep the others from it."""
+        rows: list[Row] = []
+        gone: list[str] = []
+        failed: dict[_Change, Exception] = {}
+        for change in batch:
+            try:
+                row = change.make()
+            except (Problem, NunbitError) as error:
+                failed[change] = error
+            else:
+                if row is None:
+                    gone.append(change.id)
+                else:
+                    rows.append(row)
+        self._index.put(rows)
+        if gone:
             self._index.remove(gone)
-
-
-def _waited_for(batch: list[_Change]) -> list[_Change]:
-    """Changes whose requests have not been canceled meanwhile."""
-    return [change for change in batch if not change.done.done()]
+        return failed
 
 
 def no_item(id_: str) -> Problem:
