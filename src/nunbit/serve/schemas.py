@@ -394,6 +394,3 @@ class IndexingBody(BaseModel):
 def as_region(given: tuple[float, float, float, float] | None) -> Region | None:
     """The region of a request."""
     return None if given is None else Region(*given)
-
-
-ThumbnailSize = Literal[160, 320, 640, 1280]

@@ -7,12 +7,22 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from enum import IntEnum
 from pathlib import Path
 
 from nunbit.images import open_image
 
 _QUALITY = 82
 _MADE_AT_A_TIME = 64  # between two looks at how much there is
+
+
+class ThumbnailSize(IntEnum):
+    """Longest sides in pixels that may be asked for. Not a ``Literal``: in a query every number is text."""
+
+    TILE = 160
+    CARD = 320
+    PANEL = 640
+    SCREEN = 1280
 
 
 class Thumbnails:

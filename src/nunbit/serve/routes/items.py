@@ -35,8 +35,8 @@ from nunbit.serve.schemas import (
     NewItem,
     NewItems,
     RejectedBody,
-    ThumbnailSize,
 )
+from nunbit.serve.thumbnails import ThumbnailSize
 from nunbit.serve.writer import NewPicture
 
 if TYPE_CHECKING:
@@ -154,12 +154,10 @@ async def delete_item(id: Id, service: Serving) -> Deleted:
     responses={**problems(404), 200: {"content": {"image/jpeg": {}}}, 304: {"description": "As you have it."}},
     dependencies=[READS],
 )
-async def thumbnail(
-    id: Id, request: Request, service: Serving, size: Annotated[ThumbnailSize, Query()] = 320
-) -> Response:
+async def thumbnail(id: Id, request: Request, service: Serving, size: ThumbnailSize = ThumbnailSize.CARD) -> Response:
     """The picture, small, as JPEG. With the item's ``modified`` as ``v`` it may be kept for a year."""
     item = service.item(id)
-    etag = f'"{item.metadata["content_hash"] or item.metadata["mtime_ns"]}-{size}"'
+    etag = f'"{item.metadata["content_hash"] or item.metadata["mtime_ns"]}-{size.value}"'
     forever = "v" in request.query_params
     headers = {
         "etag": etag,
@@ -167,7 +165,7 @@ async def thumbnail(
     }
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    content = await service.thumbnail(item, size)
+    content = await service.thumbnail(item, size.value)
     return Response(content, media_type="image/jpeg", headers=headers)
 
 

@@ -1,0 +1,194 @@
+"""The API over a real socket, spoken to as clients do."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from openai import OpenAI
+from PIL import Image
+
+from index_fakes import make_encoder, picture
+from nunbit.index import Index
+from nunbit.serve.keys import KeyFile, Scope
+from nunbit.serve.server import make_server
+from nunbit.serve.settings import Limits, Settings
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Any
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+@dataclass
+class Client:
+    address: str
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if data is not None:
+            named.setdefault("content-type", "application/json")
+        request = urllib.request.Request(self.address + path, data, named, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return Answer(answer.status, answer.headers, answer.read())
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, error.headers, error.read())
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Client]:
+    server = make_server(settings, make_encoder(), log=lambda line: None)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + 20
+    while not server.started and time.monotonic() < end:
+        time.sleep(0.01)
+    try:
+        yield Client(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    for number in range(5):
+        picture(folder / "album" / f"{number}.png", number, (400 + number, 300))
+    with Index.open(folder / "x.nunbit", make_encoder()) as index:
+        index.add([folder / "album"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[Client]:
+    with serving(Settings(folder / "x.nunbit", root=folder / "album", port=0)) as client:
+        yield client
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (20, 30, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def data_url(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def test_the_openai_client_works_unchanged(client: Client) -> None:
+    openai = OpenAI(base_url=f"{client.address}/v1", api_key="none", max_retries=0)
+    model = openai.models.list().data[0].id
+    rows = openai.embeddings.create(model=model, input=["a dog", "개", data_url(png(1))]).data
+    plain = openai.embeddings.create(model=model, input="a dog", encoding_format="float").data[0].embedding
+    assert len(rows) == 3
+    assert rows[0].embedding == pytest.approx(plain, abs=1e-6)
+    assert np.linalg.norm(rows[2].embedding) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [160, 320, 640, 1280])
+def test_thumbnails_of_every_size(client: Client, size: int) -> None:
+    item = client("GET", "/v1/items?limit=1").json["data"][0]
+    path = f"/v1/items/{item['id']}/thumbnail?size={size}"
+    answer = client("GET", path)
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert max(Image.open(io.BytesIO(answer.content)).size) == min(size, item["width"])
+    assert client("GET", path, if_none_match=answer.headers["etag"]).status == 304
+
+
+def test_items_are_added_found_changed_and_deleted(client: Client, folder: Path) -> None:
+    before = client("GET", "/v1/items").json["total"]
+    images = [{"image": data_url(png(7)), "name": "mug.png", "attributes": {"sku": "A-17"}}, {"image": "bm8="}]
+    added = client("POST", "/v1/items", {"items": images})
+    assert added.status == 201
+    assert [row["reason"] for row in added.json["rejected"]] == ["not an image"]
+    item = added.json["data"][0]
+    found = client("POST", "/v1/search", {"image": data_url(png(7)), "filter": {"attributes.sku": "A-17"}}).json
+    assert [match["id"] for match in found["data"]] == [item["id"]]
+    assert found["data"][0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert client("PATCH", f"/v1/items/{item['id']}", {"name": "cup"}).json["name"] == "cup"
+    assert client("DELETE", f"/v1/items/{item['id']}").json["deleted"] is True
+    assert client("GET", f"/v1/items/{item['id']}").status == 404
+    assert client("GET", "/v1/items").json["total"] == before
+    assert str(folder) not in added.content.decode() + json.dumps(found)
+
+
+def test_what_is_similar_sorted_and_mapped(client: Client) -> None:
+    items = client("GET", "/v1/items").json
+    assert client("GET", "/healthz").json["status"] == "ok"
+    best = client("POST", "/v1/search", {"item": items["data"][0]["id"], "limit": 1}).json
+    assert best["data"][0]["id"] == items["data"][0]["id"]
+    bins = client("POST", "/v1/recognize/items", {"labels": ["cat", "a dog"]}).json
+    assert sum(one["count"] for one in bins["data"]) == bins["total"] == items["total"]
+    assert len(client("GET", "/v1/map").json["ids"]) == items["total"]
+    assert client("POST", "/v1/labels", {"name": "동물", "labels": ["cat", "말"]}).status == 201
+    named = client("POST", "/v1/recognize", {"images": [data_url(png(3))], "label_set": "동물"}).json
+    assert sum(p["probability"] for p in named["data"][0]["predictions"]) == pytest.approx(1, abs=1e-4)
+    assert b"nunbit_requests_total" in client("GET", "/metrics").content
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "/v1/search", {"txt": "a dog"}, 400, "bad_request"),
+        ("POST", "/v1/search", b"{", 400, "bad_request"),
+        ("POST", "/v1/search", {"text": "a", "filter": {"path": "/etc"}}, 400, "bad_filter"),
+        ("POST", "/v1/embeddings", {"input": {"image": "http://169.254.169.254/"}}, 400, "remote_url"),
+        ("POST", "/v1/embeddings", {"input": "a", "model": "other"}, 404, "no_such_model"),
+        ("POST", "/v1/embeddings", {"input": "   "}, 400, "bad_request"),
+        ("POST", "/v1/indexing", {"paths": ["../"]}, 403, "outside_root"),
+        ("GET", "/v1/items/" + "0" * 32, None, 404, "no_such_item"),
+        ("GET", "/page/../../etc/passwd", None, 404, "no_such_path"),
+        ("PUT", "/v1/search", {}, 405, "bad_method"),
+    ],
+)
+def test_errors_have_openais_shape(client: Client, method: str, path: str, body: Any, status: int, code: str) -> None:
+    answer = client(method, path, body)
+    assert (answer.status, answer.json["error"]["code"]) == (status, code)
+    assert set(answer.json["error"]) == {"message", "type", "param", "code", "hint"}
+    assert answer.headers["x-request-id"]
+
+
+def test_a_page_of_another_site_changes_nothing(client: Client) -> None:
+    assert client("POST", "/v1/search", {"text": "a"}, origin="http://evil.example").status == 403
+    assert client("POST", "/v1/search", {"text": "a"}, origin=client.address).status == 200
+    assert client("GET", "/v1/items", host="evil.example").status == 421
+
+
+def test_keys_scopes_and_limits(folder: Path) -> None:
+    keys = KeyFile(folder / "keys.json")
+    reads, writes = keys.add("reader", Scope.READ), keys.add("writer", Scope.WRITE)
+    limits = Limits(body_bytes=10_000, rate=0.001, burst=4)
+    with serving(Settings(folder / "x.nunbit", port=0, keys=folder / "keys.json", limits=limits)) as client:
+        assert client("GET", "/v1/items").status == 401
+        assert client("GET", "/v1/items", authorization="Bearer wrong").status == 401
+        assert client("GET", "/v1/items", authorization=f"Bearer {reads}").status == 200
+        assert client("DELETE", "/v1/items/" + "0" * 32, authorization=f"Bearer {reads}").status == 403
+        assert client("DELETE", "/v1/items/" + "0" * 32, authorization=f"Bearer {writes}").status == 404
+        large = client("POST", "/v1/search", b"x" * 10_001, authorization=f"Bearer {writes}")
+        assert (large.status, large.json["error"]["code"]) == (413, "too_large")
+        statuses = [client("GET", "/v1/items", authorization=f"Bearer {reads}").status for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        keys.revoke("writer")
+        assert client("GET", "/v1/items", authorization=f"Bearer {writes}").status == 401
