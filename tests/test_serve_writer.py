@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from index_fakes import FakeTowers, make_encoder, picture, unit
+from index_fakes import FakeTowers, make_encoder, picture, touch, unit
 from nunbit.errors import StoreBusy
 from nunbit.images import ImageInfo, find_images
 from nunbit.index import Index
@@ -126,6 +126,19 @@ def test_names_and_attributes_outlive_a_changed_file(index: Index, tmp_path: Pat
     changed = next(index.items())
     assert (changed.name, changed.attributes) == ("mug", {"sku": "A-17"})
     assert changed.metadata["content_hash"] != item.metadata["content_hash"]
+
+
+def test_a_file_that_was_only_touched_is_read_again(index: Index, album: Path) -> None:
+    index.add([album])
+    with index.snapshot() as parts:
+        assert sum(len(items) for items, _ in parts) == 5
+    assert not index.changed_by_others()
+    touch(album / "a.png")
+    assert index.add([album]).updated == 1
+    assert index.changed_by_others()
+    with index.snapshot() as parts:
+        list(parts)
+    assert not index.changed_by_others()
 
 
 def test_an_index_of_format_1_is_upgraded_when_it_is_opened(tmp_path: Path, album: Path) -> None:

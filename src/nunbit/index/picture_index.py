@@ -158,6 +158,7 @@ class Index:
         store = self._opened()
         with store.committing():
             yield self._parts(store)
+            store.taken_in()
 
     def remove_orphans(self) -> int:
         """Delete files of uploads that no row names, which a killed process has left; returns how many."""

@@ -45,6 +45,7 @@ class Store:
         self._opened: Any = None
         self._commits = threading.RLock()  # threads of one process write side by side: uploads, and a folder's run
         self._own_version = -1
+        self._refreshed = False
 
     def count(self) -> int:
         """Count the rows."""
@@ -133,9 +134,13 @@ class Store:
             return 0 if (table := self._table()) is None else int(table.version)
 
     def changed_by_others(self) -> bool:
-        """Whether another process has committed since the last `committing` block ended."""
+        """Whether the table has changes that no `committing` block told of: another process's, or a `refresh`."""
         with self._commits:
-            return self.version() != self._own_version
+            return self._refreshed or self.version() != self._own_version
+
+    def taken_in(self) -> None:
+        """Note that the table was read as it is now. Only within `committing`."""
+        self._refreshed = False
 
     def add_missing_columns(self) -> None:
         """Give a table of format version 1 the columns that came with 2. Only for the writer."""
@@ -179,7 +184,11 @@ class Store:
             self._merge(pa.table({**columns, "vector": vectors}, schema=self._schema()))
 
     def refresh(self, changes: Mapping[str, tuple[int, int]]) -> None:
-        """Give rows (id) another size and mtime_ns and leave the rest, one commit for every 512."""
+        """Give rows (id) another size and mtime_ns and leave the rest, one commit for every 512.
+
+        Who follows the table by what is written to it must read it again: `changed_by_others` says so.
+        """
+        self._refreshed = True
         import pyarrow as pa
 
         for some in in_chunks(changes, _IDS):
