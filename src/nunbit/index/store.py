@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _TABLE = "pictures"
 _RETENTION = timedelta(minutes=10)  # longer than any query takes, so that tidying breaks no reader
 _MANY_FILES = 64  # small data files that are merged into one; merging rewrites everything, so not too often
+_CACHE_BYTES = 32 << 20
 _IDS = 512  # named in one filter
 _WHERE_HINT = "write it like: width >= 640 AND format = 'JPEG' AND taken >= date '2024-05-01'"
 
@@ -259,7 +260,9 @@ class Store:
     def _connect(self) -> Any:
         import lancedb
 
-        return lancedb.connect(self._folder, read_consistency_interval=timedelta(0))
+        # What Lance remembers of old versions has no bound by default, and every commit makes a version.
+        session = lancedb.Session(index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES)
+        return lancedb.connect(self._folder, read_consistency_interval=timedelta(0), session=session)
 
     def _schema(self) -> Any:
         import pyarrow as pa

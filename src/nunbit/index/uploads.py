@@ -27,6 +27,7 @@ class Uploads:
     def __init__(self, index: Path) -> None:
         self._index = index
         self.folder = index / UPLOADS
+        self._inside = f"{self.folder}{os.sep}"
 
     def write(self, id_: str, digest: str, content: bytes, format_: str) -> str:
         """Store a file; it is on the disk when this returns.
@@ -55,7 +56,7 @@ class Uploads:
 
     def owns(self, path: str) -> bool:
         """Whether a path, absolute or relative to the index's folder, is of an upload."""
-        return (self._index / path).is_relative_to(self.folder)
+        return path.startswith((f"{UPLOADS}/", self._inside))
 
     def delete(self, path: str) -> None:
         """Delete the file of an upload, if it is one; a file of somebody else's folder is left alone."""

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from nunbit.caches import cache_folder
 from nunbit.errors import StoreBusy
@@ -82,6 +83,9 @@ class Service:
     async def start(self) -> None:
         """Read the index and warm the encoder up."""
         limits = self.settings.limits
+        # Requests are what runs side by side. Threads within a product of matrices would only wait for each other,
+        # each of them keeping a core busy with it: that costs half of the answers a second.
+        self._blas = threadpool_limits(1, user_api="blas")
         self.batcher = Batcher(self.encoder, self.metrics, latency=self.settings.latency, waiting=limits.waiting)
         self.writer = Writer(self.index, self.collection)
         self.thumbnails = Thumbnails(cache_folder("thumbnails") / "thumbnails-1.sqlite", self.settings.thumbnail_bytes)
@@ -106,6 +110,7 @@ class Service:
         self.thumbnails.close()
         self._threads.shutdown()
         self.index.close()
+        self._blas.restore_original_limits()
 
     async def in_thread(self, call: Callable[..., T], *given: Any) -> T:
         """Run what computes or reads, beside the event loop."""
