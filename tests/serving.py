@@ -1,10 +1,12 @@
-"""What the tests of the server share: a server in a thread on a real socket, a client, and pictures as bytes."""
+"""What the tests of the server share: a server in a thread or a process, on a real socket; a client; pictures."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -12,12 +14,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from index_fakes import make_encoder
+from index_fakes import FakeTowers, make_encoder
 from nunbit.serve.server import make_server
 from nunbit.serve.settings import Settings
 
@@ -51,8 +54,8 @@ class Client:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Client]:
-    server = make_server(settings, make_encoder(), log=lambda line: None)
+def serving(settings: Settings, towers: FakeTowers | None = None) -> Iterator[Client]:
+    server = make_server(settings, make_encoder(towers=towers), log=lambda line: None)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 20
@@ -64,6 +67,43 @@ def serving(settings: Settings) -> Iterator[Client]:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+SERVER = """
+import sys, time
+from pathlib import Path
+from index_fakes import FakeTowers, make_encoder
+from nunbit.serve.server import make_server
+from nunbit.serve.settings import Settings
+towers = FakeTowers()
+server = make_server(Settings(Path(sys.argv[1]), port=0), make_encoder(towers=towers), log=lambda line: None)
+serve = server.startup
+async def startup(sockets=None):
+    await serve(sockets)
+    towers.before_batch = lambda: time.sleep(float(sys.argv[2]))
+    print(server.servers[0].sockets[0].getsockname()[1], flush=True)
+server.startup = startup
+server.run()
+"""
+
+
+@contextmanager
+def server_process(index: Path, batch_seconds: float = 0.0) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
+    """A server in a process of its own, which can be killed; every batch of pictures takes so long."""
+    command = [sys.executable, "-c", SERVER, str(index), str(batch_seconds)]
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            yield process, Client(f"http://127.0.0.1:{int(process.stdout.readline())}")
+        finally:
+            process.kill()
+
+
+def multipart(content: bytes) -> tuple[bytes, str]:
+    """A body with one file, and its content type."""
+    head = b'--cut\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    return head + content + b"\r\n--cut--\r\n", "multipart/form-data; boundary=cut"
 
 
 def png(seed: int) -> bytes:

@@ -21,6 +21,7 @@ COMMANDS = {
     "search": "Find pictures by words or by a picture.",
     "recognize": "Say which labels fit each picture.",
     "serve": "Serve an index: an API, and a page to look at it.",
+    "backup": "Copy an index while it is in use.",
     "keys": "Make, list and revoke a server's API keys.",
     "labels": "Keep labels by the million, embedded once.",
     "models": "List the models that can be loaded by name.",

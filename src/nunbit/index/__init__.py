@@ -12,7 +12,8 @@ more than a second.
 """
 
 from nunbit.index.add import AddReport, Progress
+from nunbit.index.backup import BackupReport, back_up
 from nunbit.index.picture_index import Index
 from nunbit.index.rows import Item
 
-__all__ = ["AddReport", "Index", "Item", "Progress"]
+__all__ = ["AddReport", "BackupReport", "Index", "Item", "Progress", "back_up"]

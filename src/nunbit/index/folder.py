@@ -24,8 +24,8 @@ FORMAT_VERSION = 2
 """1 lacked the columns ``name`` and ``attributes``; `nunbit.index.store` adds them when such an index is written to."""
 
 _READABLE = (1, FORMAT_VERSION)
-_IDENTITY = "index.json"
-_LOCK = "writer.lock"
+IDENTITY = "index.json"
+LOCK = "writer.lock"
 _AGAIN = "index the pictures again into a new folder"
 _FULL = re.compile(r"no space left|quota exceeded", re.IGNORECASE)
 _SOURCE_LINE = re.compile(r",? ?\S+\.rs:\d+(:\d+)?")  # Lance tells where in its own source it failed
@@ -33,7 +33,9 @@ _CREATION_WAIT = 2.0  # seconds for another process to write index.json, which t
 
 
 @dataclass(frozen=True, slots=True)
-class _Identity:
+class Identity:
+    """What ``index.json`` says: the encoder that made the index, and the version of the format."""
+
     name: str
     fingerprint: str
     embedding_size: int
@@ -49,13 +51,13 @@ def open_folder(folder: Path, encoder: Encoder, *, create: bool) -> None:
         StoreError: It is something else than an index, or damaged.
     """
     with store_errors(folder):
-        identity = _read_identity(folder)
+        identity = read_identity(folder)
         if identity is None:
             _check_usable(folder, create=create)
             identity = _create(folder, encoder)
     if identity.fingerprint != encoder.fingerprint:
         raise EncoderMismatch(
-            f"{_shown(folder)} was made with the encoder {_named(identity)}, this one is {_named(encoder)}",
+            f"{shown(folder)} was made with the encoder {_named(identity)}, this one is {_named(encoder)}",
             hint=f"load {identity.name!r} as it was, or {_AGAIN}",
         )
     if identity.embedding_size != encoder.embedding_size:
@@ -64,14 +66,14 @@ def open_folder(folder: Path, encoder: Encoder, *, create: bool) -> None:
 
 def is_outdated(folder: Path) -> bool:
     """Whether an index has the format of an earlier release."""
-    identity = _read_identity(folder)
+    identity = read_identity(folder)
     return identity is not None and identity.version != FORMAT_VERSION
 
 
 def mark_upgraded(folder: Path) -> None:
     """Note that an index has the format of this release. Only for the writer."""
-    content = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))
-    write_atomically(folder / _IDENTITY, _as_text({**content, "format_version": FORMAT_VERSION}))
+    content = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+    write_atomically(folder / IDENTITY, _as_text({**content, "format_version": FORMAT_VERSION}))
 
 
 def encoder_name(folder: Path) -> str | None:
@@ -81,7 +83,7 @@ def encoder_name(folder: Path) -> str | None:
         StoreError: It is damaged.
     """
     with store_errors(folder):
-        identity = _read_identity(folder)
+        identity = read_identity(folder)
     return None if identity is None else identity.name
 
 
@@ -92,7 +94,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     Raises:
         StoreBusy: Somebody else is writing, in this process or another.
     """
-    with store_errors(folder), only_writer(folder / _LOCK, _shown(folder)):
+    with store_errors(folder), only_writer(folder / LOCK, shown(folder)):
         yield
 
 
@@ -121,37 +123,42 @@ def _translated(folder: Path, error: Exception) -> StoreError:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
         return StoreFull(
-            f"{_shown(folder)}: the disk is full; what was committed before is safe",
+            f"{shown(folder)}: the disk is full; what was committed before is safe",
             hint="make room and run again: it continues where it stopped",
         )
     if isinstance(error, OSError) and number is not None:
         return StoreError(
-            f"{_shown(folder)}: {error.strerror or error}", hint="check that the folder can be read and written"
+            f"{shown(folder)}: {error.strerror or error}", hint="check that the folder can be read and written"
         )
     return _damaged(folder, lance_message(error))
 
 
 def _damaged(folder: Path, detail: str) -> StoreError:
-    return StoreError(f"{_shown(folder)} is not an index that can be used: {detail}", hint=_AGAIN)
+    return StoreError(f"{shown(folder)} is not an index that can be used: {detail}", hint=_AGAIN)
 
 
-def _read_identity(folder: Path) -> _Identity | None:
+def read_identity(folder: Path) -> Identity | None:
+    """What an index's folder says of itself; None when it is none.
+
+    Raises:
+        StoreError: It is damaged, or of a version that this release does not read.
+    """
     try:
-        text = (folder / _IDENTITY).read_text(encoding="utf-8")
+        text = (folder / IDENTITY).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         content: dict[str, Any] = json.loads(text)
         version, encoder = content["format_version"], content["encoder"]
-        identity = _Identity(
+        identity = Identity(
             str(encoder["name"]), str(encoder["fingerprint"]), int(encoder["embedding_size"]), int(version)
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder, f"{_IDENTITY} is damaged ({type(error).__name__}: {error})") from error
+        raise _damaged(folder, f"{IDENTITY} is damaged ({type(error).__name__}: {error})") from error
     if version not in _READABLE:
         readable = " and ".join(map(str, _READABLE))
         raise StoreError(
-            f"{_shown(folder)} has format version {version}, this release of nunbit reads {readable}",
+            f"{shown(folder)} has format version {version}, this release of nunbit reads {readable}",
             hint=f"use the release that made it, or {_AGAIN}",
         )
     return identity
@@ -160,39 +167,39 @@ def _read_identity(folder: Path) -> _Identity | None:
 def _check_usable(folder: Path, *, create: bool) -> None:
     """Refuse to make an index of what is something else already."""
     if folder.exists() and not folder.is_dir():
-        raise StoreError(f"{_shown(folder)} is a file, expected the folder of an index", hint="give another name")
+        raise StoreError(f"{shown(folder)} is a file, expected the folder of an index", hint="give another name")
     # A run that was killed while it made the index leaves these two behind.
-    ours = (_LOCK, _IDENTITY)
+    ours = (LOCK, IDENTITY)
     others = folder.is_dir() and any(not entry.name.startswith(ours) for entry in folder.iterdir())
     if others:
         raise StoreError(
-            f"{_shown(folder)} is a folder of something else: it is not empty and has no {_IDENTITY}",
+            f"{shown(folder)} is a folder of something else: it is not empty and has no {IDENTITY}",
             hint="give the folder of an index, or for a new one a folder that is empty or does not exist yet",
         )
     if not create:
-        raise StoreNotFound(f"there is no index at {_shown(folder)}", hint=f"nunbit index PHOTOS --into {folder}")
+        raise StoreNotFound(f"there is no index at {shown(folder)}", hint=f"nunbit index PHOTOS --into {folder}")
 
 
-def _create(folder: Path, encoder: Encoder) -> _Identity:
+def _create(folder: Path, encoder: Encoder) -> Identity:
     """Write index.json, unless another process is quicker."""
     folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + _CREATION_WAIT
     while True:
         try:
             with writer_lock(folder):
-                if (identity := _read_identity(folder)) is None:
-                    identity = _Identity(encoder.name, encoder.fingerprint, encoder.embedding_size)
+                if (identity := read_identity(folder)) is None:
+                    identity = Identity(encoder.name, encoder.fingerprint, encoder.embedding_size)
                     _write_identity(folder, identity)
                 return identity
         except StoreBusy:
-            if (identity := _read_identity(folder)) is not None:
+            if (identity := read_identity(folder)) is not None:
                 return identity
             if time.monotonic() > until:
                 raise
             time.sleep(0.05)
 
 
-def _write_identity(folder: Path, identity: _Identity) -> None:
+def _write_identity(folder: Path, identity: Identity) -> None:
     encoder = {
         "name": identity.name,
         "fingerprint": identity.fingerprint,
@@ -203,16 +210,17 @@ def _write_identity(folder: Path, identity: _Identity) -> None:
         "encoder": encoder,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_atomically(folder / _IDENTITY, _as_text(content))
+    write_atomically(folder / IDENTITY, _as_text(content))
 
 
 def _as_text(content: dict[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
-def _named(encoder: Encoder | _Identity) -> str:
+def _named(encoder: Encoder | Identity) -> str:
     return f"{encoder.name!r} ({encoder.fingerprint[:12]})"
 
 
-def _shown(folder: Path) -> str:
+def shown(folder: Path) -> str:
+    """A folder's path as messages show it, on one line."""
     return one_line(str(folder))

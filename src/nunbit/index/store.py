@@ -24,7 +24,10 @@ from nunbit.picture_files import one_line
 if TYPE_CHECKING:
     from nunbit.types import FloatArray
 
-_TABLE = "pictures"
+TABLE = "pictures.lance"
+"""The folder of the table within the index's."""
+
+_TABLE = TABLE.removesuffix(".lance")
 _RETENTION = timedelta(minutes=10)  # longer than any query takes, so that tidying breaks no reader
 _MANY_FILES = 64  # small data files that are merged into one; merging rewrites everything, so not too often
 _CACHE_BYTES = 32 << 20
@@ -211,6 +214,19 @@ class Store:
                 deleted += int(table.delete(_among(some)).num_deleted_rows)
         return deleted
 
+    def copy_all(self, origin: Store) -> None:
+        """Fill this table, which is not there yet, with the rows of another, all from its latest version."""
+        with store_errors(origin._folder):
+            if (table := origin._table()) is not None:
+                self._connect().create_table(_TABLE, table.search().to_batches(4096), schema=self._schema())
+
+    def copy_again(self, origin: Store, ids: Sequence[str]) -> None:
+        """Replace rows by what another table has of them now, which may be nothing."""
+        self.delete(ids)
+        for some in in_chunks(ids, _IDS):
+            if (part := origin._read(some, self._schema().names)) is not None and len(part):
+                self._merge(part.cast(self._schema()))
+
     def tidy(self, *, final: bool) -> None:
         """Merge small data files and remove versions that nobody reads any more. Only for the writer.
 
@@ -254,7 +270,7 @@ class Store:
         return self._opened
 
     def _has_table(self) -> bool:
-        versions = self._folder / f"{_TABLE}.lance" / "_versions"
+        versions = self._folder / TABLE / "_versions"
         return versions.is_dir() and any(versions.glob("*.manifest"))
 
     def _connect(self) -> Any:
