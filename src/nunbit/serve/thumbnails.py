@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import logging
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
+from typing import TypeVar
 
 from nunbit.images import open_image
 
+T = TypeVar("T")
+_log = logging.getLogger("nunbit")
 _QUALITY = 82
+_IN_MEMORY = 64 << 20
 _MADE_AT_A_TIME = 64  # between two looks at how much there is
 
 
@@ -34,18 +39,11 @@ class Thumbnails:
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path = path
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._since_look = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = OFF")  # all of it can be made again
-        self._database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS thumbnails (key TEXT PRIMARY KEY, used INTEGER, content BLOB)"
-        )
-        self._database.execute("CREATE INDEX IF NOT EXISTS by_use ON thumbnails (used)")
+        self._database = self._open_or_replace()
 
     def get(self, key: str, read: Callable[[], bytes], size: int, max_pixels: int) -> bytes:
         """A thumbnail as JPEG.
@@ -60,19 +58,11 @@ class Thumbnails:
             ImageError: The picture cannot be decoded.
         """
         key = f"{key}-{size}"
-        now = time.time_ns()
-        with self._lock:
-            row = self._database.execute("SELECT content FROM thumbnails WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                self._database.execute("UPDATE thumbnails SET used = ? WHERE key = ?", (now, key))
-                return bytes(row[0])
+        found = self._attempt(lambda: self._find(key))
+        if found is not None:
+            return found
         content = make_thumbnail(read(), size, max_pixels)
-        with self._lock:
-            self._database.execute("INSERT OR REPLACE INTO thumbnails VALUES (?, ?, ?)", (key, now, content))
-            self._since_look += 1
-            if self._since_look >= _MADE_AT_A_TIME:
-                self._since_look = 0
-                self._shrink()
+        self._attempt(lambda: self._keep(key, content))
         return content
 
     def total_bytes(self) -> int:
@@ -84,6 +74,49 @@ class Thumbnails:
         """Let go of the file."""
         with self._lock:
             self._database.close()
+
+    def _find(self, key: str) -> bytes | None:
+        row = self._database.execute("SELECT content FROM thumbnails WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        self._database.execute("UPDATE thumbnails SET used = ? WHERE key = ?", (time.time_ns(), key))
+        return bytes(row[0])
+
+    def _keep(self, key: str, content: bytes) -> None:
+        row = (key, time.time_ns(), content)
+        self._database.execute("INSERT OR REPLACE INTO thumbnails VALUES (?, ?, ?)", row)
+        self._since_look += 1
+        if self._since_look >= _MADE_AT_A_TIME:
+            self._since_look = 0
+            self._shrink()
+
+    def _attempt(self, work: Callable[[], T]) -> T | None:
+        """Do something with the cache; where that fails, thumbnails are made as if there were none."""
+        with self._lock:
+            try:
+                return work()
+            except sqlite3.OperationalError as error:  # a full disk, another server that is busy
+                _log.warning("the cache of thumbnails cannot be used now: %s", error)
+            except sqlite3.DatabaseError as error:
+                _log.warning("the cache of thumbnails is damaged and made anew: %s", error)
+                self._database.close()
+                self._database = self._open_or_replace()
+            return None
+
+    def _open_or_replace(self) -> sqlite3.Connection:
+        """Open the file, or make it anew where it is damaged; where that cannot be, keep less, in memory."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return _open(str(self._path))
+            except sqlite3.DatabaseError:
+                for end in ("", "-wal", "-shm"):
+                    self._path.with_name(self._path.name + end).unlink(missing_ok=True)
+                return _open(str(self._path))
+        except (OSError, sqlite3.Error) as error:
+            _log.warning("thumbnails are kept in memory: %s: %s", self._path, error)
+            self._max_bytes = min(self._max_bytes, _IN_MEMORY)
+            return _open(":memory:")
 
     def _total(self) -> int:
         return int(self._database.execute("SELECT coalesce(sum(length(content)), 0) FROM thumbnails").fetchone()[0])
@@ -100,6 +133,20 @@ class Thumbnails:
                 break
         self._database.executemany("DELETE FROM thumbnails WHERE key = ?", goes)
         self._database.execute("PRAGMA incremental_vacuum")
+
+
+def _open(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = OFF")  # all of it can be made again
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        database.execute("CREATE TABLE IF NOT EXISTS thumbnails (key TEXT PRIMARY KEY, used INTEGER, content BLOB)")
+        database.execute("CREATE INDEX IF NOT EXISTS by_use ON thumbnails (used)")
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def make_thumbnail(content: bytes, size: int, max_pixels: int) -> bytes:
