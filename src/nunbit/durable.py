@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -49,6 +50,17 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def sync_file_system(folder: Path) -> None:
+    """Have all that was written to a folder's file system reach the disk: for files of a library that does not care."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        syncfs = getattr(ctypes.CDLL(None), "syncfs", None)  # Linux
+        if syncfs is None or syncfs(number) != 0:
+            os.sync()
+    finally:
+        os.close(number)
 
 
 def sync_folder(folder: Path) -> None:

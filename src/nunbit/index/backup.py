@@ -7,14 +7,13 @@ picture now is copied instead. No lock is taken, and nobody waits.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nunbit.durable import sync_folder
+from nunbit.durable import sync_file_system, sync_folder
 from nunbit.errors import StoreError, StoreNotFound, UsageError
 from nunbit.index.folder import FORMAT_VERSION, IDENTITY, LOCK, read_identity, shown, store_errors
 from nunbit.index.store import TABLE, Store
@@ -64,7 +63,7 @@ def back_up(index: Path, into: Path) -> BackupReport:
         report = BackupReport(copy.count(), uploads)
         _copy_others(index, draft)
         shutil.copy2(index / IDENTITY, draft)
-        os.sync()
+        sync_file_system(draft)
         draft.rename(into)  # the name appears when all of it is on the disk
         sync_folder(into.parent)
     return report

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 
+from nunbit.durable import sync_file_system
 from nunbit.errors import StoreBusy, StoreError, UsageError
 from nunbit.index.add import AddReport, AddRun, HowToAdd, Progress
 from nunbit.index.folder import is_outdated, mark_upgraded, open_folder, writer_lock
@@ -119,6 +120,8 @@ class Index:
     def put(self, rows: Sequence[Row]) -> None:
         """Insert rows, or replace those of the same ids, in one commit. For servers, beside a run of `add`.
 
+        The rows are on the disk when this returns.
+
         Files of uploads that are replaced are deleted.
 
         Raises:
@@ -133,6 +136,7 @@ class Index:
             before = self._uploaded(store, [row.id for row in rows])
             store.upsert(rows)
             store.tidy(final=False)
+            sync_file_system(self._folder)
             self._committed(rows, ())
         for path in before.difference(row.path for row in rows):
             self.uploads.delete(path)
@@ -187,6 +191,7 @@ class Index:
             uploaded = self._uploaded(store, listed)
             removed = store.delete(listed)
             store.tidy(final=True)
+            sync_file_system(self._folder)
             self._committed((), listed)
         for path in uploaded:
             self.uploads.delete(path)
