@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PHOTOS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types layers mutations test-hub test-page figures bench clean
+.PHONY: demo test lint types layers mutations test-hub test-page test-fuzz figures bench clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/nunbit demo $(if $(PHOTOS),"$(PHOTOS)")
@@ -45,6 +45,9 @@ test-hub: $(VENV)/.dev
 
 test-page: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser tests/test_page.py tests/test_page_states.py
+
+test-fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz_serve.py
 
 figures: $(VENV)/.dev
 	$(BIN)/python docs/draw_models.py

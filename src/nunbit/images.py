@@ -52,6 +52,8 @@ MAX_PIXELS = 100_000_000
 _SPARE = 3  # how many times the needed size a picture keeps, both ways: resizing averages over so many pixels
 _METADATA_BYTES = 1 << 26  # what a file may hold beside its pixels: thumbnails, profiles, further frames
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
+_SCANS = 500  # of the largest JPEG that is allowed; a camera writes a dozen, and each costs a pass over all pixels
+_COMMENTS = 1000  # in a PPM that is written as text; each costs a copy of what follows it
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -151,6 +153,7 @@ def open_image(
         if not data:
             raise ImageError("empty file", f"{name}: there are no bytes in it")
         with _identify(data, name) as image:
+            _check_work(image, data, name, max_pixels)
             return _decode(image, name, max_pixels, needed)
 
 
@@ -264,6 +267,16 @@ def _check_size(size: tuple[int, ...], name: str, max_pixels: int) -> None:
         )
     if math.prod(size) == 0:
         raise ImageError("unsupported pixels", f"{name}: it has no pixels")
+
+
+def _check_work(image: ImageFile, data: bytes, name: str, max_pixels: int) -> None:
+    """Refuse the two formats in which a few bytes cost as much as many pixels, when there are too many such bytes."""
+    _check_size(image.size, name, max_pixels)
+    scans = data.count(b"\xff\xda") if isinstance(image, _JpegFile) else 0  # pictures in metadata count too: spare room
+    if scans * math.prod(image.size) > _SCANS * max_pixels:
+        raise ImageError("damaged", f"{name}: {scans:,} scans of {image.width} x {image.height} pixels, expected a few")
+    if re.match(rb"P[1-3]", data) and data.count(b"#") > _COMMENTS:
+        raise ImageError("damaged", f"{name}: {data.count(b'#'):,} comments, expected at most {_COMMENTS:,}")
 
 
 def _read_exif(image: Image.Image) -> tuple[int, str | None]:

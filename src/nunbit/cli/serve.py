@@ -34,6 +34,7 @@ class Request:
     engine: str | None
     limits: tuple[str, ...]
     allow: tuple[str, ...]
+    fetch: bool
 
     def settings(self) -> Settings:
         """As the server takes them."""
@@ -47,6 +48,7 @@ class Request:
             keys=self.keys,
             origins=tuple(name for name in self.allow if "://" in name),
             hosts=tuple(name for name in self.allow if "://" not in name),
+            fetch=self.fetch,
             label_sets={folder.stem: folder for folder in self.label_sets},
             limits=changed_limits(self.limits),
         )
@@ -62,6 +64,7 @@ class Request:
 @click.option("--model", help="For an index that does not exist yet; otherwise it knows its own.")
 @engine_option
 @click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Change a limit; --limit help lists them.")
+@click.option("--fetch", is_flag=True, help="Fetch pictures from public URLs that requests name.")
 @click.option("--allow", multiple=True, metavar="NAME", help="Host name, or origin (https://...), that may call.")
 def command(**options: Any) -> None:
     """Serve an index: an API that OpenAI's clients speak, and a page to look at it.

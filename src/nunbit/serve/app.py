@@ -69,6 +69,7 @@ def create_app(service: Service, log: Callable[[str], object] | None = None) -> 
     app.add_exception_handler(NunbitError, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(HTTPException, _answer)
+    app.add_exception_handler(Exception, _answer)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["Authorization"]
@@ -88,8 +89,7 @@ async def _answer(request: Request, error: Exception) -> Response:
         if problem.status >= 500:
             _log.error("request %s: %s", request.scope["state"]["request_id"], error)
     else:
-        assert isinstance(error, Problem)
-        problem = error
+        problem = error if isinstance(error, Problem) else problem_of(error)
     return Response(problem.content(), problem.status, problem.headers, media_type="application/json")
 
 

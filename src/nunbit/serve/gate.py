@@ -1,9 +1,9 @@
 """The outermost layer: no request costs memory or time that was not allowed to it.
 
 A body is read here, whole, before anything else looks at the request: within its limit, its time, and what all requests
-together may hold; a client that sends nothing cannot keep what it reserved. While the answer is made, the connection is
-watched, and when the client leaves the work is canceled. Every request gets an id, a line in the log without anything
-of its content, and headers that keep browsers careful.
+together may hold, which counts as it arrives: a client that announces much and sends nothing keeps nobody out. While
+the answer is made, the connection is watched, and when the client leaves the work is canceled. Every request gets an
+id, a line in the log without anything of its content, and headers that keep browsers careful.
 
 Plain ASGI, for it must see a request before a framework buffers it.
 """
@@ -19,15 +19,21 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from nunbit.serve.problems import Problem, busy, stopping
+from nunbit.serve.problems import Problem, busy, problem_of, stopping
 from nunbit.serve.settings import Settings, is_loopback
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 AsgiApp: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+HEADER_BYTES = 32 * 1024
+"""What the head of a request may come to."""
+
+SURPLUS = "surplus"
+"""In the state of a request: its connection came when there were as many as may be."""
 
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -47,6 +53,7 @@ class Traffic:
     """What is passing."""
 
     open: int = 0
+    connections: int = 0
     held_bytes: int = 0
     stopping: bool = False
 
@@ -102,13 +109,11 @@ class Gate:
     async def _pass(
         self, scope: MutableMapping[str, Any], headers: dict[str, str], receive: Receive, answer: _Answer
     ) -> None:
-        reserved = 0
+        parts: list[bytes] = []
         try:
             self._admit(scope, headers)
-            reserved = self._reserve(headers)
-            self._traffic.held_bytes += reserved
-            body = await self._body(receive, reserved)
-            await self._answer(scope, body, receive, answer)
+            await self._receive_body(receive, self._expected(headers), parts)
+            await self._answer(scope, b"".join(parts), receive, answer)
         except _Left:
             pass  # nobody reads an answer
         except Problem as problem:
@@ -116,29 +121,38 @@ class Gate:
         except TimeoutError:
             await answer.problem(Problem(504, "too_slow", f"no answer within {self._limits.seconds:g} seconds"))
         except Exception as error:
-            if not answer.status:
-                self._log(json.dumps({"request_id": answer.request_id, "error": repr(error)[:500]}))
-                await answer.problem(
-                    Problem(500, "server_error", "the server failed; its log says more under this request id")
-                )
+            self._log(json.dumps({"request_id": answer.request_id, "error": repr(error)[:500]}))
+            await answer.problem(problem_of(error))
         finally:
-            self._traffic.held_bytes -= reserved
+            self._traffic.held_bytes -= sum(map(len, parts))
 
     def _admit(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> None:
+        if scope["state"].get(SURPLUS):
+            later = {"Retry-After": "1", "Connection": "close"}
+            raise Problem(503, "too_many_connections", "too many connections are open", headers=later)
+        lines = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+        first = len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"])
+        if first + lines > HEADER_BYTES:  # the parser limits only what does not arrive at once
+            close = {"Connection": "close"}
+            raise Problem(431, "head_too_large", f"path and headers have more than {HEADER_BYTES} bytes", headers=close)
         if self._traffic.stopping and scope["path"] not in _PROBES:
             raise stopping()
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        host = _split(f"//{headers.get('host', '')}").hostname or ""
         named = self._settings.hosts or is_loopback(self._settings.host)
         if named and not (is_loopback(host) or host in (self._settings.host, *self._settings.hosts)):
             # A page of another name that resolves to this machine is not one of ours (DNS rebinding).
             raise Problem(421, "unknown_host", "the server is not called that", "start it with --allow NAME")
         origin = headers.get("origin")
-        foreign = origin and origin not in self._settings.origins and urlsplit(origin).netloc != headers.get("host")
+        foreign = origin and origin not in self._settings.origins and _split(origin).netloc != headers.get("host")
         if foreign and scope["method"] not in _SAFE:
             raise Problem(403, "foreign_origin", "a page of another site may not change anything here")
 
-    def _reserve(self, headers: dict[str, str]) -> int:
+    def _expected(self, headers: dict[str, str]) -> int:
         """Bytes that the body of a request may come to; refused before any of them is received."""
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # Whoever passed this on may have read the other one, and may see a second request in what is left.
+            close = {"Connection": "close"}
+            raise Problem(400, "bad_framing", "both Content-Length and Transfer-Encoding are given", headers=close)
         length = headers.get("content-length", "")
         if length.isascii() and length.isdigit():
             expected = int(length[:20])
@@ -150,8 +164,7 @@ class Gate:
             raise busy("too many requests are being received")
         return expected
 
-    async def _body(self, receive: Receive, most: int) -> bytes:
-        parts: list[bytes] = []
+    async def _receive_body(self, receive: Receive, most: int, parts: list[bytes]) -> None:
         size = 0
         try:
             async with asyncio.timeout(self._limits.seconds):
@@ -160,12 +173,15 @@ class Gate:
                     if message["type"] == "http.disconnect":
                         raise _Left
                     part = message.get("body", b"")
+                    parts.append(part)
                     size += len(part)
+                    self._traffic.held_bytes += len(part)
                     if size > most:
                         raise _too_large(self._limits.body_bytes)
-                    parts.append(part)
+                    if self._traffic.held_bytes > self._limits.waiting_bytes:
+                        raise busy("too many requests are being received")
                     if not message.get("more_body", False):
-                        return b"".join(parts)
+                        return
         except TimeoutError:
             slow = {"Connection": "close"}
             message_ = f"the body did not arrive within {self._limits.seconds:g} seconds"
@@ -247,6 +263,14 @@ class _Answer:
         headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
         await self({"type": "http.response.start", "status": problem.status, "headers": headers})
         await self({"type": "http.response.body", "body": content})
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; empty ones of what is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _to_stderr(line: str) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?P<more>(;[\w.+=-]+)*),", re.ASCII)
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE | re.ASCII)
 _LEAST_SIDE = 4
+_DATA_URL_HEAD = 1000  # characters before the data; each costs the expression memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,13 @@ def picture_bytes(text: str, param: str) -> bytes:
     Raises:
         Problem: 400, for any other URL, and for what is no base64.
     """
-    if match := _DATA_URL.match(text):
+    if match := _DATA_URL.match(text, 0, _DATA_URL_HEAD):
         if not match["more"].endswith(";base64"):
             raise Problem(400, "bad_picture", "the data URL is not in base64", "data:image/jpeg;base64,...", param)
         text = text[match.end() :]
     elif _REMOTE.match(text):
-        hint = "fetch the picture yourself and send its bytes as a data URL, or upload the file"
-        raise Problem(400, "remote_url", "this server fetches no pictures from other places", hint, param)
+        hint = "send a data URL or upload the file; a server that was started with --fetch takes http and https"
+        raise Problem(400, "remote_url", "this server fetches no pictures from such an address", hint, param)
     try:
         content = base64.b64decode("".join(text.split()), validate=True)
     except (ValueError, binascii.Error):

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from nunbit.errors import ImageError, NunbitError, StoreBusy, StoreFull, UsageError
+from nunbit.errors import ImageError, StoreBusy, StoreFull, UsageError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -24,6 +24,7 @@ _TYPES = {
     504: "timeout_error",
     507: "server_error",
 }
+_MESSAGE = 1000
 
 
 @dataclass(eq=False)
@@ -47,10 +48,11 @@ class Problem(Exception):
     headers: dict[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
-        """As JSON."""
+        """As JSON. A message may quote the request, but not all of it."""
+        message = self.message if len(self.message) <= _MESSAGE else f"{self.message[:_MESSAGE]}..."
         return {
             "error": {
-                "message": f"{self.message}. {self.hint[0].upper()}{self.hint[1:]}." if self.hint else self.message,
+                "message": f"{message}. {self.hint[0].upper()}{self.hint[1:]}." if self.hint else message,
                 "type": _TYPES.get(self.status, "invalid_request_error"),
                 "param": self.param,
                 "code": self.code,
@@ -77,8 +79,8 @@ def stopping() -> Problem:
     )
 
 
-def problem_of(error: NunbitError) -> Problem:
-    """An error of the library as an answer. Only messages that quote nothing of this machine are passed on."""
+def problem_of(error: Exception) -> Problem:
+    """An error as an answer. Only messages that quote nothing of this machine are passed on."""
     if isinstance(error, ImageError):
         status = {"too many pixels": 413, "too many bytes": 413, "out of memory": 413}.get(error.reason, 400)
         return Problem(status, "bad_picture", error.message, error.hint)

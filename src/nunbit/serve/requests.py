@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,6 +20,8 @@ from nunbit.serve.problems import Problem
 M = TypeVar("M", bound=BaseModel)
 FILE = "file"
 _MOST_FIELDS = 1000
+_MOST_TOKENS = 50_000
+_TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[,\[{]', re.DOTALL)  # strings, and what stands before a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,20 @@ async def parse(request: Request, model: type[M]) -> tuple[M, list[UploadedFile]
     if kind not in ("application/json", ""):
         hint = "send application/json, or multipart/form-data with files"
         raise Problem(415, "bad_content_type", f"the body is {kind[:100]!r}", hint)
+    body = await request.body()
+    _check_tokens(body.decode("latin-1"))
     try:
-        return model.model_validate_json(await request.body()), []
+        return model.model_validate_json(body), []
     except ValidationError as error:
         raise invalid(error.errors()) from None
+
+
+def _check_tokens(*texts: str) -> None:
+    """Refuse JSON of very many values: what is wrong with each of them would be noted, in gigabytes."""
+    if sum(text.count(mark) for text in texts for mark in '",[{') <= _MOST_TOKENS:
+        return  # quickly, for pictures in base64 are most of what comes
+    if next(islice(chain.from_iterable(map(_TOKENS.finditer, texts)), _MOST_TOKENS, None), None) is not None:
+        raise Problem(400, "too_many_values", f"the JSON has more than {_MOST_TOKENS:,} strings and values")
 
 
 def invalid(errors: Any) -> Problem:
@@ -62,11 +77,17 @@ def invalid(errors: Any) -> Problem:
 
 
 async def _parse_form(request: Request, model: type[M]) -> tuple[M, list[UploadedFile]]:
+    body = await request.body()
     try:
         form = await request.form(max_files=_MOST_FIELDS, max_fields=_MOST_FIELDS)
     except HTTPException as error:
         raise Problem(400, "bad_multipart", str(error.detail)[:300]) from None
+    except ValueError:  # of a charset
+        raise Problem(400, "bad_multipart", "the fields are not in the charset that is named") from None
     try:
+        _, given = parse_options_header(request.headers["content-type"])
+        if b"--%b--" % given[b"boundary"] not in body:  # or files that were cut off would be passed over in silence
+            raise Problem(400, "bad_multipart", "the body ends before its last boundary")
         files = [UploadedFile(_name(part), await part.read()) for part in _files(form)]
         return model.model_validate(_fields(form)), files
     except ValidationError as error:
@@ -88,6 +109,7 @@ def _files(form: FormData) -> list[UploadFile]:
 
 def _fields(form: FormData) -> Mapping[str, Any]:
     fields: dict[str, Any] = {}
+    _check_tokens(*(value for _, value in form.multi_items() if isinstance(value, str) and _is_json(value)))
     for name in dict.fromkeys(form):
         texts = [_value(name, value) for value in form.getlist(name) if isinstance(value, str)]
         if texts:
@@ -96,12 +118,16 @@ def _fields(form: FormData) -> Mapping[str, Any]:
 
 
 def _value(name: str, text: str) -> Any:
-    if not text.lstrip().startswith(("{", "[")):
+    if not _is_json(text):
         return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise Problem(400, "bad_request", f"{name[:100]}: not valid JSON", param=name[:100]) from None
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip().startswith(("{", "["))
 
 
 def _name(part: UploadFile) -> str:

@@ -11,21 +11,23 @@ from nunbit.serve.pictures import Region
 MAX_TEXT = 10_000
 MAX_LABELS = 1000
 MAX_PAGE = 1000
+MAX_CONDITIONS = 64
 
 Label = Annotated[str, Field(min_length=1, max_length=1000)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+Templates = Annotated[str, Field(max_length=1000)]
 PictureText = Annotated[str, Field(min_length=1, description="A data URL, or base64.")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 Filter = Annotated[
     dict[str, Any] | None,
-    Field(description="Conditions that must all hold.", examples=[{"width": {"gte": 640}, "format": "JPEG"}]),
+    Field(description="Conditions that must all hold.", max_length=MAX_CONDITIONS, examples=[{"width": {"gte": 640}}]),
 ]
 ItemId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", examples=["3f2a9c0e7b1d4a6f8e5c2b1a0d9f8e7c"])]
-Attribute = str | int | Annotated[float, Field(allow_inf_nan=False)] | bool
+Attribute = Annotated[str, Field(max_length=MAX_TEXT)] | int | Annotated[float, Field(allow_inf_nan=False)] | bool
 Attributes = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=100)], Attribute],
-    Field(description="Your own facts about a picture, to be shown and filtered by.", examples=[{"sku": "A-17"}]),
+    Field(max_length=100, description="Your own facts, to be shown and filtered by.", examples=[{"sku": "A-17"}]),
 ]
 
 
@@ -72,7 +74,7 @@ class EmbeddingsRequest(Strict):
     """As OpenAI's, with pictures: as an object with ``image``, a content part, or a text that is a data URL."""
 
     model: str | None = Field(None, description="As /v1/models lists it; may be left out.")
-    input: EmbeddingInput | Annotated[list[EmbeddingInput], Field(min_length=1)] | None = None
+    input: EmbeddingInput | Annotated[list[EmbeddingInput], Field(min_length=1, fail_fast=True)] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1, description="Must be the model's own.")
     user: str | None = None
@@ -106,7 +108,7 @@ class LabelsChoice(Strict):
 
     labels: list[Label] = Field(default=[], max_length=MAX_LABELS, examples=[["cat", "dog"]])
     label_set: str | None = Field(None, examples=["animals"])
-    templates: str | None = Field(
+    templates: Templates | None = Field(
         None, description="none (by default), openai7, openai80, siglip or korean; a set has its own."
     )
 
@@ -119,8 +121,8 @@ class LabelsChoice(Strict):
 class RecognizeRequest(LabelsChoice):
     """Pictures and labels."""
 
-    images: list[PictureText | PictureInput] = []
-    items: list[ItemId] = []
+    images: list[PictureText | PictureInput] = Field([], fail_fast=True)
+    items: list[ItemId] = Field([], fail_fast=True)
     top_k: int = Field(5, ge=1, le=MAX_LABELS)
 
 
@@ -146,7 +148,7 @@ class NewItem(Strict):
 class NewItems(Strict):
     """Pictures to be added. Beside files of an upload, ``attributes`` are those of all of them."""
 
-    items: list[NewItem] = []
+    items: list[NewItem] = Field([], fail_fast=True)
     attributes: Attributes = {}
 
 
@@ -161,7 +163,7 @@ class LabelSetBody(Strict):
     """Labels to be kept under a name."""
 
     labels: list[Label] = Field(min_length=1, max_length=MAX_LABELS)
-    templates: str = "none"
+    templates: Templates = "none"
 
 
 class NewLabelSet(LabelSetBody):

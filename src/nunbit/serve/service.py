@@ -10,9 +10,9 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,8 +30,9 @@ from nunbit.serve.gate import Traffic
 from nunbit.serve.indexing import FolderIndexing
 from nunbit.serve.label_sets import LabelSets
 from nunbit.serve.metrics import Metrics
-from nunbit.serve.pictures import Region, decode, read_picture_file
+from nunbit.serve.pictures import Region, decode, picture_bytes, read_picture_file
 from nunbit.serve.problems import Problem
+from nunbit.serve.remote import FETCHES, Fetcher, is_url
 from nunbit.serve.thumbnails import Thumbnails
 from nunbit.serve.writer import Writer, no_item
 
@@ -67,6 +68,7 @@ class Service:
         self.index = Index.open(settings.index, encoder)
         self.label_sets = LabelSets(settings.index, encoder, settings.label_sets)
         self.indexing = FolderIndexing(self.index, settings.root)
+        self.fetcher = Fetcher(settings.limits.body_bytes) if settings.fetch else None
         self.ready = False
         self.created = int(time.time())
         self._labels: OrderedDict[tuple[Any, ...], Labels] = OrderedDict()
@@ -86,6 +88,7 @@ class Service:
         # Requests are what runs side by side. Threads within a product of matrices would only wait for each other,
         # each of them keeping a core busy with it: that costs half of the answers a second.
         self._blas = threadpool_limits(1, user_api="blas")
+        self._fetching = asyncio.Semaphore(FETCHES)
         self.batcher = Batcher(self.encoder, self.metrics, latency=self.settings.latency, waiting=limits.waiting)
         self.writer = Writer(self.index, self.collection)
         self.thumbnails = Thumbnails(cache_folder("thumbnails") / "thumbnails-1.sqlite", self.settings.thumbnail_bytes)
@@ -109,12 +112,29 @@ class Service:
         await self.writer.close()
         self.thumbnails.close()
         self._threads.shutdown()
+        if self.fetcher is not None:
+            self.fetcher.close()
         self.index.close()
         self._blas.restore_original_limits()
 
     async def in_thread(self, call: Callable[..., T], *given: Any) -> T:
         """Run what computes or reads, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *given))
+
+    @asynccontextmanager
+    async def content_of(self, text: str, param: str) -> AsyncIterator[bytes]:
+        """The file that a request gives as a data URL, as base64 or, where the server fetches, by a URL.
+
+        What was fetched counts against no limit of the request, so only a few are held at a time: use it within.
+
+        Raises:
+            Problem: 400, it is none of these; as `Fetcher.get`.
+        """
+        if self.fetcher is None or not is_url(text):
+            yield picture_bytes(text, param)
+        else:
+            async with self._fetching:
+                yield await self.fetcher.get(text, param)
 
     async def embed_picture(self, content: bytes, region: Region | None = None) -> tuple[FloatArray, ImageInfo]:
         """The bytes of a picture → (D,) float32, unit; and what its header said.

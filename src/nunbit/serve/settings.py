@@ -59,6 +59,7 @@ class Settings:
         thumbnail_bytes: What the thumbnails on disk may take.
         origins: Web origins that may call from a browser; none by default.
         hosts: Names by which the server may be called; loopback names and ``host`` always may.
+        fetch: Whether pictures are fetched from public http and https URLs that requests name.
         label_sets: Name → folder of a label set that was built before.
         limits: See there.
     """
@@ -72,6 +73,7 @@ class Settings:
     thumbnail_bytes: int = 1024 * MEGABYTE
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    fetch: bool = False
     label_sets: dict[str, Path] = field(default_factory=dict)
     limits: Limits = Limits()
 

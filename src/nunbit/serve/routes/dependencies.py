@@ -26,6 +26,7 @@ _MEANINGS = {
     415: "Neither JSON nor multipart.",
     421: "The server does not go by that name.",
     429: "Too much at once: see Retry-After.",
+    431: "Path and headers are too long.",
     500: "The server failed; its log says more.",
     503: "Not now: see Retry-After.",
     504: "It took too long.",
@@ -70,7 +71,7 @@ ADMINISTERS = Depends(_needs(Scope.ADMIN))
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors of an endpoint, for its documentation: these, and those that any may have."""
-    every = (400, 401, 403, 408, 413, 421, 429, 500, 503, 504)
+    every = (400, 401, 403, 408, 413, 421, 429, 431, 500, 503, 504)
     return {status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in sorted({*every, *statuses})}
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 
-from nunbit.serve.pictures import picture_bytes
 from nunbit.serve.problems import Problem
 from nunbit.serve.requests import parse
 from nunbit.serve.routes.dependencies import READS, Serving, body_of, check_count, problems
@@ -34,7 +33,7 @@ _EXAMPLE = {"model": "starter", "input": ["a dog on a beach", "해변의 개"]}
 @router.post(
     "/v1/embeddings",
     response_model=EmbeddingsAnswer,
-    responses=problems(415),
+    responses=problems(404, 415),
     dependencies=[READS],
     openapi_extra=body_of(EmbeddingsRequest, _EXAMPLE, files="Pictures; their embeddings come first."),
 )
@@ -72,14 +71,17 @@ def check_model(service: Service, name: str | None) -> None:
 
 async def _embed(service: Service, number: int, value: Any) -> tuple[FloatArray, Any]:
     param = f"input.{number}"
+    region = None
     if isinstance(value, PictureInput):
-        return await service.embed_picture(picture_bytes(value.image, param), as_region(value.region))
-    if isinstance(value, ImageUrlInput):
-        return await service.embed_picture(picture_bytes(value.image_url.url, param))
-    text = value.text if isinstance(value, TextInput) else value
-    if text.startswith("data:image/"):
-        return await service.embed_picture(picture_bytes(text, param))
-    return await service.batcher.text(text), None
+        given, region = value.image, as_region(value.region)
+    elif isinstance(value, ImageUrlInput):
+        given = value.image_url.url
+    else:
+        given = value.text if isinstance(value, TextInput) else value
+        if not given.startswith("data:image/"):
+            return await service.batcher.text(given), None
+    async with service.content_of(given, param) as content:
+        return await service.embed_picture(content, region)
 
 
 def _as_base64(row: FloatArray) -> str:

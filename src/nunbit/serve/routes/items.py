@@ -10,7 +10,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from nunbit.errors import ImageError
 from nunbit.serve.filters import select
-from nunbit.serve.pictures import picture_bytes
 from nunbit.serve.problems import Problem
 from nunbit.serve.projection import principal_map
 from nunbit.serve.requests import UploadedFile, parse
@@ -25,6 +24,7 @@ from nunbit.serve.routes.dependencies import (
 )
 from nunbit.serve.routes.gathering import all_or_first_error
 from nunbit.serve.schemas import (
+    MAX_CONDITIONS,
     MAX_PAGE,
     AddedAnswer,
     Deleted,
@@ -40,7 +40,6 @@ from nunbit.serve.thumbnails import ThumbnailSize
 from nunbit.serve.writer import NewPicture
 
 if TYPE_CHECKING:
-    from nunbit.index import Item
     from nunbit.serve.service import Service
 
 router = APIRouter(tags=["items"])
@@ -48,6 +47,7 @@ Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 _EXAMPLE = {"items": [{"image": "data:image/png;base64,...", "name": "mug.png", "attributes": {"sku": "A-17"}}]}
 _FILTER = Query(description="Conditions as JSON, as in /v1/search.", examples=['{"format": "JPEG"}'])
 _YEAR = 31_536_000
+_REASONS = {"bad_picture": "bad base64", "not_fetched": "not fetched"}
 
 
 @router.get("/v1/items", response_model=ItemsAnswer, responses=problems(), dependencies=[READS])
@@ -115,17 +115,14 @@ async def get_item(id: Id, service: Serving) -> ItemBody:
 )
 async def put_item(id: Id, request: Request, service: Serving) -> ItemBody:
     """Replace an item's picture, or add one under an id of your own (32 hex digits)."""
-    if request.headers.get("content-type", "").startswith("multipart/"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
         wanted, files = await parse(request, NewItems)
         if len(files) != 1 or wanted.items:
             raise Problem(400, "bad_request", f"exactly one file is needed, there are {len(files)}", param="file")
-        name, content, attributes = files[0].name, files[0].content, wanted.attributes
-    else:
-        item, _ = await parse(request, NewItem)
-        name, content, attributes = item.name, picture_bytes(item.image, "image"), item.attributes
-    embedding, info = await service.embed_picture(content)
-    stored = await service.writer.add(NewPicture(content, info, embedding, name, attributes), id)
-    return item_body(service, stored)
+        return await _store(service, files[0].content, files[0].name, wanted.attributes, id)
+    item, _ = await parse(request, NewItem)
+    async with service.content_of(item.image, "image") as content:
+        return await _store(service, content, item.name, item.attributes, id)
 
 
 @router.patch(
@@ -199,22 +196,30 @@ def _conditions(text: str | None) -> Mapping[str, Any] | None:
         found = None
     if not isinstance(found, dict):
         raise Problem(400, "bad_filter", "the filter is no JSON object", '{"width": {"gte": 640}}', "filter")
+    if len(found) > MAX_CONDITIONS:
+        raise Problem(400, "bad_filter", f"the filter has more than {MAX_CONDITIONS} conditions", param="filter")
     return found
 
 
 async def _add(
     service: Service, number: int, given: NewItem | UploadedFile, common: Mapping[str, Any]
 ) -> ItemBody | RejectedBody:
-    own = given.attributes if isinstance(given, NewItem) else {}
     try:
-        content = picture_bytes(given.image, "image") if isinstance(given, NewItem) else given.content
-        embedding, info = await service.embed_picture(content)
+        if isinstance(given, UploadedFile):
+            return await _store(service, given.content, given.name, common)
+        async with service.content_of(given.image, f"items.{number}.image") as content:
+            return await _store(service, content, given.name, {**common, **given.attributes})
     except ImageError as error:
         return RejectedBody(index=number, name=given.name, reason=error.reason, detail=error.message)
     except Problem as problem:
-        if problem.code != "bad_picture":
+        if problem.code not in _REASONS:
             raise
-        return RejectedBody(index=number, name=given.name, reason="bad base64", detail=problem.message)
-    picture = NewPicture(content, info, embedding, given.name, {**common, **own})
-    stored: Item = await service.writer.add(picture)
-    return item_body(service, stored)
+        return RejectedBody(index=number, name=given.name, reason=_REASONS[problem.code], detail=problem.message)
+
+
+async def _store(
+    service: Service, content: bytes, name: str, attributes: Mapping[str, Any], id_: str | None = None
+) -> ItemBody:
+    embedding, info = await service.embed_picture(content)
+    picture = NewPicture(content, info, embedding, name, attributes)
+    return item_body(service, await service.writer.add(picture, id_))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request
 
 from nunbit.serve.filters import select
-from nunbit.serve.pictures import picture_bytes
 from nunbit.serve.problems import Problem
 from nunbit.serve.requests import parse
 from nunbit.serve.routes.dependencies import (
@@ -118,8 +117,10 @@ def _sorted_item(service: Service, view: View, labels: Labels, row: int) -> Sort
 async def _embed(service: Service, number: int, image: str | PictureInput) -> FloatArray:
     param = f"images.{number}"
     if isinstance(image, PictureInput):
-        return (await service.embed_picture(picture_bytes(image.image, param), as_region(image.region)))[0]
-    return await _embed_bytes(service, picture_bytes(image, param))
+        async with service.content_of(image.image, param) as content:
+            return (await service.embed_picture(content, as_region(image.region)))[0]
+    async with service.content_of(image, param) as content:
+        return await _embed_bytes(service, content)
 
 
 async def _embed_bytes(service: Service, content: bytes) -> FloatArray:

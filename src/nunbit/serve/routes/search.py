@@ -8,7 +8,6 @@ import numpy as np
 from fastapi import APIRouter, Request
 
 from nunbit.serve.filters import select
-from nunbit.serve.pictures import picture_bytes
 from nunbit.serve.problems import Problem
 from nunbit.serve.requests import parse
 from nunbit.serve.routes.dependencies import READS, Serving, body_of, check_count, item_body, problems
@@ -82,7 +81,8 @@ async def _embed(service: Service, number: int, part: QueryPart) -> FloatArray:
     if part.item is not None:
         return await service.embed_item(part.item, region)
     assert part.image is not None
-    return (await service.embed_picture(picture_bytes(part.image, param), region))[0]
+    async with service.content_of(part.image, param) as content:
+        return (await service.embed_picture(content, region))[0]
 
 
 async def _embed_file(service: Service, content: bytes) -> Any:
