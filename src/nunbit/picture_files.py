@@ -16,6 +16,7 @@ from pathlib import Path
 from nunbit.errors import UsageError
 from nunbit.types import Rejected
 
+_INDEX = {"index.json", "pictures.lance"}  # what makes a folder an index
 _LISTED = re.compile(
     r"[^.].*\.(?:jpe?g|jpe|jfif|mpo|a?png|gif|webp|tiff?|avif|bmp|p[pgbn]m)", re.DOTALL | re.IGNORECASE
 )
@@ -81,6 +82,8 @@ class _Search:
                 yield from self._refuse(folder, error)
                 continue
             self.seen.add(key)
+            if {entry.name for entry in entries} >= _INDEX:
+                continue  # uploads in it are pictures of that index already
             below: list[str] = []
             for entry in entries:
                 if entry.is_symlink() and not self._may_read(entry.path):

@@ -99,7 +99,7 @@ def _uploads(store: Store, index: Path) -> Iterator[tuple[str, str]]:
     owner = Uploads(index)
     for records in store.records(["id", "path"]):
         for record in records:
-            if owner.owns(record["path"]):
+            if owner.names(record["path"]):
                 yield record["id"], record["path"]
 
 

@@ -168,8 +168,8 @@ def _check_usable(folder: Path, *, create: bool) -> None:
     """Refuse to make an index of what is something else already."""
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{shown(folder)} is a file, expected the folder of an index", hint="give another name")
-    # A run that was killed while it made the index leaves these two behind.
-    ours = (LOCK, IDENTITY)
+    # A run that was killed while it made the index leaves the first two behind; keys may be made before the index is.
+    ours = (LOCK, IDENTITY, "keys.json")
     others = folder.is_dir() and any(not entry.name.startswith(ours) for entry in folder.iterdir())
     if others:
         raise StoreError(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import numpy as np
 
 from nunbit.durable import sync_file_system
-from nunbit.errors import StoreBusy, StoreError, UsageError
+from nunbit.errors import StoreError, UsageError
 from nunbit.index.add import AddReport, AddRun, HowToAdd, Progress
 from nunbit.index.folder import is_outdated, mark_upgraded, open_folder, writer_lock
 from nunbit.index.ledger import LEDGER, Ledger
 from nunbit.index.rows import FILTER_COLUMNS, Item, Row, as_attributes, item_of
 from nunbit.index.store import Store
 from nunbit.index.uploads import Uploads
+from nunbit.index.writers import Writers
 from nunbit.types import Match
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Index:
         self._encoder = encoder
         self._store: Store | None = Store(folder, encoder.embedding_size)
         self._listener: Listener = lambda items, vectors, removed: None
-        self._writers = _Writers(folder)
+        self._writers = Writers(folder)
         self.uploads = Uploads(folder)
         """Files of uploaded pictures."""
 
@@ -117,6 +117,16 @@ class Index:
         with self._writers.run():
             return AddRun(store, self._encoder, Ledger(self._folder), how, self._committed).run(given)
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep other processes from writing meanwhile; this one's threads may.
+
+        Raises:
+            StoreBusy: Another process is writing.
+        """
+        with self._writers.side_by_side():
+            yield
+
     def put(self, rows: Sequence[Row]) -> None:
         """Insert rows, or replace those of the same ids, in one commit. For servers, beside a run of `add`.
 
@@ -160,9 +170,8 @@ class Index:
     def snapshot(self) -> Iterator[Iterator[tuple[list[Item], FloatArray]]]:
         """All pictures with their embeddings, (N, D) float32, in parts. Nobody in this process commits meanwhile."""
         store = self._opened()
-        with store.committing():
+        with store.taking_in():
             yield self._parts(store)
-            store.taken_in()
 
     def remove_orphans(self) -> int:
         """Delete files of uploads that no row names, which a killed process has left; returns how many."""
@@ -171,6 +180,13 @@ class Index:
             return self.uploads.remove_orphans(
                 record["path"] for records in store.records(["path"]) for record in records
             )
+
+    def drop_files(self, rows: Sequence[Row]) -> None:
+        """Delete files of uploads that were written for rows whose `put` failed."""
+        named = set(self._opened().paths([row.id for row in rows]))
+        for row in rows:
+            if row.path not in named:
+                self.uploads.delete(row.path)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Take pictures out of the index. Files of uploads are deleted, all others stay: `add` would add them again.
@@ -335,7 +351,7 @@ class Index:
     def _uploaded(self, store: Store, ids: Sequence[str]) -> set[str]:
         """Paths of those rows that are uploads."""
         paths = store.paths(ids)
-        return {path for path in paths if self.uploads.owns(path)}
+        return {path for path in paths if self.uploads.names(path)}
 
     def _opened(self) -> Store:
         if self._store is None:
@@ -352,43 +368,3 @@ def _listed(ids: Iterable[str]) -> Sequence[str]:
     if isinstance(ids, str):
         raise UsageError(f"expected a list of ids, got one string, {ids!r}", hint="put it in a list")
     return tuple(ids)
-
-
-class _Writers:
-    """Threads of one process that write to an index: one run of `Index.add`, and any number of small changes.
-
-    The lock that keeps other processes out is taken by the first of them and let go of by the last.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._held = ExitStack()
-        self._running = False
-
-    @contextmanager
-    def side_by_side(self) -> Iterator[None]:
-        with self._lock:
-            if self._inside == 0:
-                self._held.enter_context(writer_lock(self._folder))
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    self._held.close()
-
-    @contextmanager
-    def run(self) -> Iterator[None]:
-        with self.side_by_side():
-            with self._lock:
-                if self._running:
-                    raise StoreBusy(f"{self._folder} is being indexed already", hint="wait until it is done")
-                self._running = True
-            try:
-                yield
-            finally:
-                self._running = False

@@ -49,7 +49,7 @@ class Store:
         self._opened: Any = None
         self._commits = threading.RLock()  # threads of one process write side by side: uploads, and a folder's run
         self._own_version = -1
-        self._refreshed = False
+        self._others = False
 
     def count(self) -> int:
         """Count the rows."""
@@ -129,8 +129,18 @@ class Store:
     def committing(self) -> Iterator[None]:
         """Hold back other threads' commits, and know those that are made within as one's own."""
         with self._commits:
+            if self.version() != self._own_version:
+                self._others = True
             yield
             self._own_version = self.version()
+
+    @contextmanager
+    def taking_in(self) -> Iterator[None]:
+        """Hold back other threads' commits, and know what the table was when this began as taken in."""
+        with self._commits:
+            version = self.version()
+            yield
+            self._own_version, self._others = version, False
 
     def version(self) -> int:
         """The number of the latest commit, 0 before the first."""
@@ -140,11 +150,7 @@ class Store:
     def changed_by_others(self) -> bool:
         """Whether the table has changes that no `committing` block told of: another process's, or a `refresh`."""
         with self._commits:
-            return self._refreshed or self.version() != self._own_version
-
-    def taken_in(self) -> None:
-        """Note that the table was read as it is now. Only within `committing`."""
-        self._refreshed = False
+            return self._others or self.version() != self._own_version
 
     def add_missing_columns(self) -> None:
         """Give a table of format version 1 the columns that came with 2. Only for the writer."""
@@ -192,7 +198,7 @@ class Store:
 
         Who follows the table by what is written to it must read it again: `changed_by_others` says so.
         """
-        self._refreshed = True
+        self._others = True
         import pyarrow as pa
 
         for some in in_chunks(changes, _IDS):

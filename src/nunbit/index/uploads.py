@@ -55,12 +55,16 @@ class Uploads:
         return relative
 
     def owns(self, path: str) -> bool:
-        """Whether a path, absolute or relative to the index's folder, is of an upload."""
-        return path.startswith((f"{UPLOADS}/", self._inside))
+        """Whether an absolute path is of an upload."""
+        return path.startswith(self._inside)
+
+    def names(self, path: str) -> bool:
+        """Whether a path in the table is of an upload: those are relative, all others absolute."""
+        return path.startswith(f"{UPLOADS}/")
 
     def delete(self, path: str) -> None:
-        """Delete the file of an upload, if it is one; a file of somebody else's folder is left alone."""
-        if self.owns(path):
+        """Delete the file of an upload, if the path, as it is in the table, is of one."""
+        if self.names(path):
             with suppress(FileNotFoundError):
                 (self._index / path).unlink()
 

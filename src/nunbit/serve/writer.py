@@ -43,8 +43,9 @@ class NewPicture:
         content: Of the file.
         info: What its header said.
         embedding: (D,) float32, unit.
-        name: For people.
+        name: Given by the client; empty when it gave none.
         attributes: Given by the client.
+        file_name: For an item that has no name yet.
     """
 
     content: bytes
@@ -52,6 +53,7 @@ class NewPicture:
     embedding: FloatArray
     name: str
     attributes: Mapping[str, Any]
+    file_name: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -78,12 +80,15 @@ class Writer:
         self._busy = False
 
     async def add(self, picture: NewPicture, id_: str | None = None) -> Item:
-        """Store a picture.
+        """Store a picture. An item that it replaces keeps its name and attributes, but for those that are given.
 
         Args:
             picture: What.
             id_: Of the item that it replaces or becomes; by default a digest of its bytes, so that who sends a picture
                 again, after an answer that got lost, makes no second item.
+
+        Raises:
+            Problem: 409, the item is a file of an indexed folder.
         """
         digest = hashlib.blake2b(picture.content, digest_size=16).hexdigest()
         id_ = id_ or digest
@@ -129,11 +134,15 @@ class Writer:
 
     def _stored(self, id_: str, digest: str, picture: NewPicture) -> Row:
         """Write a picture's file; its row."""
-        info = picture.info
+        info, known = picture.info, self._collection.get(id_)
+        if known is not None and not self._index.uploads.owns(known.path):
+            hint = "change the file in its folder, or delete the item and add a picture"
+            raise Problem(409, "not_uploaded", "the item is a file of an indexed folder", hint, "id")
+        name = picture.name or (known.name if known else picture.file_name) or f"{id_[:8]}.{info.format.lower()}"
         return Row(
             id=id_,
             path=self._index.uploads.write(id_, digest, picture.content, info.format),
-            name=picture.name or f"{id_[:8]}.{info.format.lower()}",
+            name=name,
             size=len(picture.content),
             mtime_ns=time.time_ns(),
             width=info.width,
@@ -141,7 +150,7 @@ class Writer:
             format=info.format,
             taken=info.taken,
             content_hash=digest,
-            attributes=as_attributes(picture.attributes),
+            attributes=as_attributes({**(known.attributes if known else {}), **picture.attributes}),
             embedding=picture.embedding,
         )
 
@@ -192,23 +201,34 @@ class Writer:
 
     def _commit(self, batch: list[_Change]) -> dict[_Change, Exception]:
         """Make and commit changes; those that cannot be made do not keep the others from it."""
-        rows: list[Row] = []
-        gone: list[str] = []
-        failed: dict[_Change, Exception] = {}
-        for change in batch:
+        with self._index.writing():  # before a file is written: another process's start would take it for a left one
+            rows, gone, failed = _made(batch)
             try:
-                row = change.make()
-            except (Problem, NunbitError) as error:
-                failed[change] = error
-            else:
-                if row is None:
-                    gone.append(change.id)
-                else:
-                    rows.append(row)
-        self._index.put(rows)
-        if gone:
-            self._index.remove(gone)
+                self._index.put(rows)
+            except NunbitError:
+                self._index.drop_files(rows)
+                raise
+            if gone:
+                self._index.remove(gone)
         return failed
+
+
+def _made(batch: list[_Change]) -> tuple[list[Row], list[str], dict[_Change, Exception]]:
+    """What changes come to: rows, ids that go, and those that cannot be made."""
+    rows: list[Row] = []
+    gone: list[str] = []
+    failed: dict[_Change, Exception] = {}
+    for change in batch:
+        try:
+            row = change.make()
+        except (Problem, NunbitError) as error:
+            failed[change] = error
+        else:
+            if row is None:
+                gone.append(change.id)
+            else:
+                rows.append(row)
+    return rows, gone, failed
 
 
 def no_item(id_: str) -> Problem:
