@@ -55,11 +55,13 @@ class Load:
                 self.failures[f"{kind}: {error!r}"[:80]] += 1
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 continue
-            self.seconds[kind].append(time.perf_counter() - start)
+            took = time.perf_counter() - start
             if status != STATUS[kind]:
                 self.failures[f"{kind}: status {status}"] += 1
             elif kind == "text" and text in self.expected and not agrees(content, self.expected[text]):
                 self.failures["text: other pictures were found"] += 1
+            else:
+                self.seconds[kind].append(took)
         writer.close()
 
     async def run(self, connections: int, seconds: float) -> None:

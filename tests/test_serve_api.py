@@ -13,11 +13,11 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
-from index_fakes import make_encoder, picture
+from index_fakes import FakeTowers, make_encoder, picture
 from nunbit.index import Index
 from nunbit.serve.keys import KeyFile, Scope
 from nunbit.serve.settings import Limits, Settings
-from serving import Client, data_url, png, serving
+from serving import Client, data_url, multipart, png, serving
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +131,65 @@ def test_keys_scopes_and_limits(folder: Path) -> None:
         assert statuses == [200, 200, 429]
         keys.revoke("writer")
         assert client("GET", "/v1/items", authorization=f"Bearer {writes}").status == 401
+
+
+def test_a_picture_that_is_sent_again_keeps_what_people_gave_it(client: Client) -> None:
+    content = png(21)
+    first = {"image": data_url(content), "name": "mug.png", "attributes": {"sku": "A-17"}}
+    (item,) = client("POST", "/v1/items", {"items": [first]}).json["data"]
+    body, kind = multipart(content)
+    (again,) = client("POST", "/v1/items", body, content_type=kind).json["data"]
+    assert (again["id"], again["name"], again["attributes"]) == (item["id"], "mug.png", {"sku": "A-17"})
+    body, kind = multipart(png(22))
+    put = client("PUT", f"/v1/items/{item['id']}", body, content_type=kind).json
+    assert (put["name"], put["attributes"]) == ("mug.png", {"sku": "A-17"})
+    new = {"image": data_url(png(23)), "name": "cup.png", "attributes": {"color": "red"}}
+    put = client("PUT", f"/v1/items/{item['id']}", new).json
+    assert (put["name"], put["attributes"]) == ("cup.png", {"sku": "A-17", "color": "red"})
+    assert client("DELETE", f"/v1/items/{item['id']}").status == 200
+
+
+def test_the_picture_of_an_indexed_file_is_not_replaced(client: Client) -> None:
+    item = next(one for one in client("GET", "/v1/items").json["data"] if not one["uploaded"])
+    answer = client("PUT", f"/v1/items/{item['id']}", {"image": data_url(png(24))})
+    assert (answer.status, answer.json["error"]["code"]) == (409, "not_uploaded")
+
+
+def test_a_file_where_none_is_taken_is_refused(client: Client) -> None:
+    item = client("GET", "/v1/items?limit=1").json["data"][0]
+    body, kind = multipart(png(25))
+    answer = client("PATCH", f"/v1/items/{item['id']}", body, content_type=kind)
+    assert (answer.status, answer.json["error"]["param"]) == (400, "file")
+
+
+def test_too_many_texts_of_labels_are_refused(client: Client) -> None:
+    labels = [f"label {number}" for number in range(200)]
+    answer = client("POST", "/v1/recognize/items", {"labels": labels, "templates": "openai80"})
+    assert (answer.status, answer.json["error"]["code"]) == (413, "too_many")
+
+
+def test_a_key_may_be_made_before_the_index(tmp_path: Path) -> None:
+    key = KeyFile(tmp_path / "x.nunbit" / "keys.json").add("owner", Scope.ADMIN)
+    with serving(Settings(tmp_path / "x.nunbit", port=0)) as client:
+        assert client("GET", "/v1/items").status == 401
+        assert client("GET", "/v1/items", authorization=f"Bearer {key}").status == 200
+
+
+def test_a_page_of_an_allowed_origin_can_read_refusals(folder: Path) -> None:
+    shop = "https://shop.example"
+    settings = Settings(folder / "x.nunbit", port=0, origins=(shop,), limits=Limits(body_bytes=10))
+    with serving(settings) as client:
+        headers = {"access_control_request_method": "POST", "access_control_request_headers": "x-stainless-os"}
+        assert client("OPTIONS", "/v1/search", origin=shop, **headers).status == 200
+        refused = client("POST", "/v1/search", {"text": "a dog"}, origin=shop)
+        assert (refused.status, refused.headers["access-control-allow-origin"]) == (413, shop)
+        assert "Retry-After" in refused.headers["access-control-expose-headers"]
+
+
+def test_health_costs_one_check_a_second(folder: Path) -> None:
+    towers = FakeTowers()
+    with serving(Settings(folder / "x.nunbit", port=0), towers) as client:
+        before = towers.encoded
+        assert [client("GET", "/healthz").status for _ in range(20)] == [200] * 20
+        assert towers.encoded - before <= 3  # 20 calls take well below 3 seconds
+        assert client("GET", "/readyz").status == 200

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from index_fakes import FakeTowers, make_encoder, picture
 from nunbit.index import Index
 from nunbit.serve.settings import Limits, Settings
-from serving import Client, data_url, png, serving
+from serving import Client, data_url, metric, png, serving, wait_until
 
 INSIDE = 4
 
@@ -28,18 +27,6 @@ class GatedTowers(FakeTowers):
         self.gate = threading.Event()
         self.gate.set()
         self.before_batch = lambda: self.gate.wait(30)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def metric(client: Client, name: str) -> float:
-    lines = client("GET", "/metrics").content.decode().splitlines()
-    return float(next(line.split()[-1] for line in lines if line.startswith(f"{name} ")))
 
 
 @pytest.fixture

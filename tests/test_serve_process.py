@@ -21,7 +21,7 @@ import pytest
 from index_fakes import make_encoder
 from nunbit.errors import StoreError, StoreNotFound, UsageError
 from nunbit.index import Index, back_up
-from serving import Client, multipart, png, server_process
+from serving import Client, metric, multipart, png, server_process, wait_until
 
 CLIENTS = 8
 KILLS = 4
@@ -65,12 +65,13 @@ class Work:
             try:
                 for _ in range(CLIENTS):
                     clients.submit(self.client, client, over)
-                while len(self.added) < before + FULL:
-                    time.sleep(0.005)
+                wait_until(lambda: len(self.added) >= before + FULL)
                 time.sleep(seconds)
                 then()
             finally:
                 over.set()
+
+        assert set(self.statuses) <= {201}
 
     def check(self, folder: Path) -> None:
         """Check that an index has what was acknowledged, and of everything else all or nothing."""
@@ -103,7 +104,7 @@ def test_kill_9_while_eight_clients_add(tmp_path: Path) -> None:
 
 def test_a_server_that_is_asked_to_stop_answers_everybody(tmp_path: Path) -> None:
     work = Work()
-    with server_process(tmp_path / "x.nunbit", 0.2) as (process, client):
+    with server_process(tmp_path / "x.nunbit", 0.5) as (process, client):
         inside = [png(10_000 + number) for number in range(12)]
         answers: list[int] = []
 
@@ -113,8 +114,7 @@ def test_a_server_that_is_asked_to_stop_answers_everybody(tmp_path: Path) -> Non
 
         with ThreadPoolExecutor(len(inside)) as clients:
             waiting = [clients.submit(send, content) for content in inside]
-            while b"nunbit_waiting 12.0" not in client("GET", "/metrics").content:
-                time.sleep(0.005)
+            wait_until(lambda: metric(client, "nunbit_open_requests") > len(inside))  # and the one that asks
             process.terminate()
             for one in waiting:
                 one.result()

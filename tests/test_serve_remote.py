@@ -24,8 +24,11 @@ from serving import png, serving
 PUBLIC = "93.184.215.14"
 PICTURE = b"a picture" * 1000
 FOUND = b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + PICTURE
-PRIVATE = "10.0.0.1 172.16.3.4 192.168.1.1 169.254.169.254 100.64.0.1 0.1.2.3 224.0.0.1 255.255.255.255 fe80::1%eth0"
-PRIVATE += " fc00::1 ff02::1 :: 64:ff9b::7f00:1 2002:7f00:1:: ::ffff:10.0.0.1 2001:0:7f00:1::1"
+PRIVATE = """
+    10.0.0.1 172.16.3.4 192.168.1.1 169.254.169.254 100.64.0.1 0.1.2.3 224.0.0.1 255.255.255.255
+    fe80::1%eth0 fec0::1 fc00::1 ff02::1 :: 64:ff9b::7f00:1 64:ff9b:1::a00:1 2002:7f00:1:: 2001:0:7f00:1::1
+    ::10.0.0.1 ::ffff:10.0.0.1 ::ffff:0:10.0.0.1
+"""
 
 
 @contextmanager
@@ -83,6 +86,22 @@ def get(url: str, connect: Callable[..., socket.socket], most: int = 1 << 20) ->
             fetcher.close()
 
     return asyncio.run(fetch())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+    ],
+)
+def test_answers_of_all_framings(head: bytes, resolves: Callable[..., None]) -> None:
+    resolves({"pictures.example": [PUBLIC]})
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(PICTURE), PICTURE) if b"chunked" in head else PICTURE
+    with site(head + body) as (connect, _):
+        assert get("http://pictures.example/", connect) == PICTURE
 
 
 def refused(url: str, connect: Callable[..., socket.socket], most: int = 1 << 20) -> str:
@@ -165,8 +184,11 @@ def test_what_comes_has_a_bound_in_bytes_and_in_time(
     with site(FOUND) as (connect, _):
         assert refused("http://pictures.example/", connect, most=8999) == "too_large"
     monkeypatch.setattr(remote, "_SECONDS", 0.5)
-    with site(FOUND, seconds_a_byte=0.02) as (connect, _):
-        assert refused("http://pictures.example/", connect) == "not_fetched"
+    for answer in (b"HTTP/1.1 100 Continue\r\n\r\n" * 9, FOUND[:45] + FOUND[45:]):
+        started = time.monotonic()
+        with site(answer, seconds_a_byte=0.05) as (connect, _):
+            assert refused("http://pictures.example/", connect) == "not_fetched"
+        assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from index_fakes import FakeTowers, make_encoder, picture, touch, unit
-from nunbit.errors import StoreBusy
+from nunbit.errors import StoreBusy, StoreFull
 from nunbit.images import ImageInfo, find_images
 from nunbit.index import Index
 from nunbit.index.folder import writer_lock
@@ -33,7 +33,7 @@ def new_picture(seed: int) -> NewPicture:
     return NewPicture(buffer.getvalue(), ImageInfo(8, 6, None, "PNG"), row, f"{seed}.png", {"seed": seed})
 
 
-def run(index: Index, work: Callable[[Writer, Collection], Awaitable[None]]) -> None:
+def run(index: Index, work: Callable[[Writer, Collection], Awaitable[object]]) -> None:
     async def main() -> None:
         collection = Collection(8)
         index.watch(collection.apply)
@@ -164,3 +164,103 @@ def test_nothing_outside_of_the_given_folder_is_listed(tmp_path: Path) -> None:
     within = inside.parent.resolve()
     assert list(find_images([inside.parent, outside, outside.parent], within=within)) == [inside]
     assert len(list(find_images([inside.parent]))) == 3
+
+
+def test_what_another_process_commits_is_noticed_whenever_it_does(index: Index) -> None:
+    """Before a commit of this process, and while this process reads."""
+
+    def other(seed: int) -> None:
+        with Index.open(index._folder, make_encoder()) as theirs:
+            run(theirs, lambda writer, _: writer.add(new_picture(seed)))
+
+    with index.snapshot() as parts:
+        list(parts)
+    assert not index.changed_by_others()
+
+
+def test_an_index_of_format_1_is_upgraded_when_it_is_opened(tmp_path: Path, album: Path) -> None:
+    folder, encoder = tmp_path / "x.nunbit", make_encoder(towers=FakeTowers())
+    with Index.open(folder, encoder) as index:
+        index.add([album])
+    lancedb.connect(folder).open_table("pictures").drop_columns(["name", "attributes"])
+    identity = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**identity, "format_version": 1}))
+    with Index.open(folder, encoder) as index:
+        assert sorted(item.name for item in index.items()) == ["a.png", "b.png", "c.png", "d.jpg", "e.png"]
+        assert index.add([album]).unchanged == 5
+        picture(album / "f.png", 6)
+        assert index.add([album]).added == 1
+        assert len(index.search("x", top_k=9)) == 6
+    assert json.loads((folder / "index.json").read_text()) == {**identity, "format_version": 2}
+
+
+def test_nothing_outside_of_the_given_folder_is_listed(tmp_path: Path) -> None:
+    inside, outside = picture(tmp_path / "in" / "a.png", 1), picture(tmp_path / "out" / "b.png", 2)
+    (inside.parent / "link.png").symlink_to(outside)
+    (inside.parent / "folder").symlink_to(outside.parent)
+    within = inside.parent.resolve()
+    assert list(find_images([inside.parent, outside, outside.parent], within=within)) == [inside]
+    assert len(list(find_images([inside.parent]))) == 3
+
+
+def test_what_another_process_commits_is_noticed_whenever_it_does(index: Index) -> None:
+    """Before a commit of this process, and while this process reads."""
+
+    def other(seed: int) -> None:
+        with Index.open(index._folder, make_encoder()) as theirs:
+
+            async def work() -> None:
+                collection = Collection(8)
+                writer = Writer(theirs, collection)
+                await writer.add(new_picture(seed))
+                await writer.close()
+
+            asyncio.run(work())
+
+    with index.snapshot() as parts:
+        list(parts)
+    assert not index.changed_by_others()
+    other(1)
+    run(index, lambda writer, _: writer.add(new_picture(2)))
+    assert index.changed_by_others()
+    with index.snapshot() as parts:
+        list(parts)
+        other(3)
+    assert index.changed_by_others()
+    with index.snapshot() as parts:
+        assert sum(len(items) for items, _ in parts) == 3
+    assert not index.changed_by_others()
+
+
+def test_nothing_is_written_while_another_process_may_tidy_up(index: Index) -> None:
+    async def work(writer: Writer, collection: Collection) -> None:
+        with writer_lock(index._folder):
+            results = await asyncio.gather(*(writer.add(new_picture(n)) for n in range(3)), return_exceptions=True)
+        assert [type(result) for result in results] == [StoreBusy] * 3
+        assert not list(index.uploads.folder.rglob("*.png"))
+
+    run(index, work)
+
+
+def test_a_commit_that_fails_leaves_no_file_and_takes_none(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(writer: Writer, collection: Collection) -> None:
+        await writer.add(new_picture(1))
+        with monkeypatch.context() as broken:
+            broken.setattr(index, "put", fail)
+            results = await asyncio.gather(*(writer.add(new_picture(n)) for n in (1, 2)), return_exceptions=True)
+        assert [type(result) for result in results] == [StoreFull] * 2
+
+    def fail(rows: object) -> None:
+        raise StoreFull("full")
+
+    run(index, work)
+    check_files(index)
+    assert len(index) == 1
+
+
+def test_an_index_within_an_indexed_folder_is_no_part_of_it(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    with Index.open(tmp_path / "x.nunbit", make_encoder()) as index:
+        run(index, lambda writer, _: writer.add(new_picture(2)))
+        assert index.add([tmp_path]).added == 1
+        assert len(index) == 2

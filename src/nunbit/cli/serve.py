@@ -63,7 +63,15 @@ class Request:
 @click.option("--labels", "label_sets", multiple=True, type=_WITHIN, help="Label set to offer; repeatable.")
 @click.option("--model", help="For an index that does not exist yet; otherwise it knows its own.")
 @engine_option
-@click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Change a limit; --limit help lists them.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    is_eager=True,
+    callback=lambda context, _, values: _show_limits(context, values),
+    help="Change a limit; --limit help lists them.",
+)
 @click.option("--fetch", is_flag=True, help="Fetch pictures from public URLs that requests name.")
 @click.option("--allow", multiple=True, metavar="NAME", help="Host name, or origin (https://...), that may call.")
 def command(**options: Any) -> None:
@@ -76,14 +84,18 @@ def command(**options: Any) -> None:
       nunbit serve --in photos.nunbit --limit rate=50 --limit pixels=20000000
     """
     _need_packages()
-    from nunbit.serve.settings import limit_lines
+    _run(Request(**options))
 
-    request = Request(**options)
-    if request.limits == ("help",):
+
+def _show_limits(context: click.Context, values: tuple[str, ...]) -> tuple[str, ...]:
+    if "help" in values:
+        _need_packages()
+        from nunbit.serve.settings import limit_lines
+
         for line in limit_lines():
             click.echo(line)
-        return
-    _run(request)
+        context.exit()
+    return values
 
 
 def _run(request: Request) -> None:

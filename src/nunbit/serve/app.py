@@ -70,12 +70,17 @@ def create_app(service: Service, log: Callable[[str], object] | None = None) -> 
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(Exception, _answer)
-    if settings.origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["Authorization"]
-        )
     app.openapi = lambda: _documentation(app)  # type: ignore[method-assign]
-    return Gate(app, settings, service.traffic, service.metrics.answered, log)
+    gate = Gate(app, settings, service.traffic, service.metrics.answered, log)
+    if not settings.origins:
+        return gate
+    return CORSMiddleware(  # around the gate: a page must be able to read its refusals, too
+        gate,
+        allow_origins=settings.origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After", "X-Request-Id"],
+    )
 
 
 async def _answer(request: Request, error: Exception) -> Response:

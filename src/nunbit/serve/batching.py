@@ -67,15 +67,20 @@ class Batcher:
         self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="nunbit-decode")
         self._encoders = ThreadPoolExecutor(side_by_side + 1, thread_name_prefix="nunbit-encode")
         self._ready = asyncio.Semaphore(2 * usable_cores() + 2 * encoder.engine.batch_size * side_by_side)
-        gather = _Gathering(latency, self._encoders, metrics)
-        self._texts = _Lane(gather, _Work("text", encoder.encode_text, TEXTS_PER_BATCH, 1))
+        self._gathering = _Gathering(latency, self._encoders, metrics)
+        self._texts = _Lane(self._gathering, _Work("text", encoder.encode_text, TEXTS_PER_BATCH, 1))
         pictures = _Work("picture", self._encode_pictures, encoder.engine.batch_size, side_by_side)
-        self._pictures = _Lane(gather, pictures)
+        self._pictures = _Lane(self._gathering, pictures)
 
     @property
     def inside(self) -> int:
         """Pictures and texts that wait or are being encoded."""
         return self._inside
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since something was encoded last."""
+        return time.monotonic() - self._gathering.finished
 
     async def text(self, text: str) -> FloatArray:
         """Embed a text: (D,) float32, unit length.
@@ -133,13 +138,14 @@ class Batcher:
         return self._encoder.encode_pixels(np.stack(payloads) if same else list(payloads))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Gathering:
-    """What the lanes share: how long a batch waits for others, where it is encoded, and the counts."""
+    """What the lanes share: how long a batch waits for others, where it is encoded, the counts, when one was done."""
 
     latency: float
     threads: ThreadPoolExecutor
     metrics: Metrics
+    finished: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +233,7 @@ class _Lane:
             elif not batch[0].done.done():
                 batch[0].done.set_exception(error)
             return
+        self._gathering.finished = time.monotonic()
         metrics.batch_size.labels(self._work.kind).observe(len(batch))
         metrics.encoding.labels(self._work.kind).inc(time.monotonic() - started)
         for job, row in zip(batch, rows, strict=True):

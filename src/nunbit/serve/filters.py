@@ -68,6 +68,8 @@ def _passing(view: View, mask: npt.NDArray[np.bool_], name: str, operation: str,
     if name == "taken" and isinstance(value, str):
         _moment(value)
     read = _reader(name)
+    if operation == "in":
+        value = _listed(value)
     passing = np.zeros(len(mask), bool)
     for row in np.flatnonzero(mask).tolist():
         passing[row] = _holds(read(view.items[row]), operation, value)
@@ -97,8 +99,6 @@ def _holds(found: Any, operation: str, value: Any) -> bool:
     if found is None:
         return operation == "ne"
     if operation == "in":
-        if not isinstance(value, list):
-            raise _bad(f"'in' takes a list, got {type(value).__name__}", 'write it like {"in": ["JPEG", "PNG"]}')
         return found in value
     if operation == "contains":
         return isinstance(found, str) and isinstance(value, str) and value.casefold() in found.casefold()
@@ -106,6 +106,12 @@ def _holds(found: Any, operation: str, value: Any) -> bool:
         return bool(_COMPARE[operation](found, value))
     except TypeError:
         return False
+
+
+def _listed(value: Any) -> frozenset[Any]:
+    if not isinstance(value, list):
+        raise _bad(f"'in' takes a list, got {type(value).__name__}", 'write it like {"in": ["JPEG", "PNG"]}')
+    return frozenset(one for one in value if isinstance(one, (str, int, float)))
 
 
 def _moment(value: Any) -> datetime:

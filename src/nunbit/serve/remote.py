@@ -13,6 +13,7 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -84,12 +85,14 @@ class Fetcher:
         assert target.hostname
         port = _PORTS[target.scheme]
         connection = http.client.HTTPConnection(target.hostname, port)
-        plain = self._connect(_public_address(target.hostname, port), port, _left(until))
+        used = self._connect(_public_address(target.hostname, port), port, _left(until))
+        # The limits of sockets and of http.client are between bytes: one byte a second would keep them for ever.
+        alarm = threading.Timer(_left(until), used.shutdown, [socket.SHUT_RDWR])
+        alarm.start()
         try:
-            secure = target.scheme == "https"
-            connection.sock = (
-                ssl.create_default_context().wrap_socket(plain, server_hostname=target.hostname) if secure else plain
-            )
+            if target.scheme == "https":
+                used = ssl.create_default_context().wrap_socket(used, server_hostname=target.hostname)
+            connection.sock = used
             path = (target.path or "/") + (f"?{target.query}" if target.query else "")
             connection.request("GET", path, headers=_HEADERS)
             answer = connection.getresponse()
@@ -97,16 +100,16 @@ class Fetcher:
                 return answer.headers.get("Location", "")
             if answer.status != 200 or answer.headers.get("Content-Encoding", "identity") != "identity":
                 raise ValueError("no picture")
-            return self._read(answer, connection.sock, until)
+            return self._read(answer)
         finally:
+            alarm.cancel()
             connection.close()
-            plain.close()
+            used.close()
 
-    def _read(self, answer: http.client.HTTPResponse, connection: socket.socket, until: float) -> bytes:
+    def _read(self, answer: http.client.HTTPResponse) -> bytes:
         parts: list[bytes] = []
         size = 0
         while True:
-            connection.settimeout(_left(until))  # a byte a second would keep a limit between bytes for ever
             part = answer.read1(_PART)
             if not part:
                 if answer.length:
@@ -152,16 +155,14 @@ def is_public(address: str) -> bool:
     """Tell whether anybody can reach an address. One that wraps another (IPv4 in IPv6) is judged by both."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
-        last = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        wrapped = parsed.ipv4_mapped or parsed.sixtofour or (last if parsed in _NAT64 else None)
-        if wrapped is not None and not is_public(str(wrapped)):
+        if parsed.sixtofour and not is_public(str(parsed.sixtofour)):
             return False
-        if parsed.ipv4_mapped or parsed.teredo:
+        if parsed not in _ANYWHERE or parsed.teredo:
             return False
     return parsed.is_global and not parsed.is_multicast
 
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_ANYWHERE = ipaddress.IPv6Network("2000::/3")  # beyond: this machine, this network, IPv4 in disguise
 
 
 def _left(until: float) -> float:

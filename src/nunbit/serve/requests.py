@@ -32,7 +32,15 @@ class UploadedFile:
     content: bytes
 
 
-async def parse(request: Request, model: type[M]) -> tuple[M, list[UploadedFile]]:
+async def parse(request: Request, model: type[M]) -> M:
+    """Read a body in which there can be no files; otherwise as `parse_with_files`."""
+    found, files = await parse_with_files(request, model)
+    if files:
+        raise Problem(400, "bad_multipart", "there is a file, where none is taken", param=FILE)
+    return found
+
+
+async def parse_with_files(request: Request, model: type[M]) -> tuple[M, list[UploadedFile]]:
     """Read a body.
 
     In a multipart body files are fields named ``file``. Any other field is text, or JSON where it begins with ``{`` or

@@ -35,6 +35,7 @@ from nunbit.serve.problems import Problem
 from nunbit.serve.remote import FETCHES, Fetcher, is_url
 from nunbit.serve.thumbnails import Thumbnails
 from nunbit.serve.writer import Writer, no_item
+from nunbit.text.templates import get_templates
 
 if TYPE_CHECKING:
     from nunbit.encode import Encoder
@@ -46,9 +47,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger("nunbit")
 T = TypeVar("T")
 _LABELS_KEPT = 64
+_LABEL_TEXTS = 8192  # labels times templates, encoded in one go
 _LOOK_SECONDS = 2.0
 _BYTES_PER_PIXEL = 8
 _PROBE = "a photo"
+_SAME = 0.999
+_CHECK_SECONDS = 1.0
 
 
 class Service:
@@ -73,8 +77,9 @@ class Service:
         self.created = int(time.time())
         self._labels: OrderedDict[tuple[Any, ...], Labels] = OrderedDict()
         self._roots = () if settings.root is None else (settings.root.resolve(), self.index.uploads.folder.resolve())
+        self._label_thread = ThreadPoolExecutor(1, thread_name_prefix="nunbit-labels")  # slow work delays no search
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="nunbit-serve")
-        self._probe: FloatArray | None = None
+        self._checked, self._check_took = float("-inf"), 0.0
         self._follower: asyncio.Task[None] | None = None
 
     @property
@@ -88,6 +93,7 @@ class Service:
         # Requests are what runs side by side. Threads within a product of matrices would only wait for each other,
         # each of them keeping a core busy with it: that costs half of the answers a second.
         self._blas = threadpool_limits(1, user_api="blas")
+        self._checking = asyncio.Lock()
         self._fetching = asyncio.Semaphore(FETCHES)
         self.batcher = Batcher(self.encoder, self.metrics, latency=self.settings.latency, waiting=limits.waiting)
         self.writer = Writer(self.index, self.collection)
@@ -96,8 +102,7 @@ class Service:
         with suppress(StoreBusy):  # another program indexes: there is no hurry
             await self.in_thread(self.index.remove_orphans)
         await self.in_thread(self._read_all)
-        self._probe = await self.batcher.text(_PROBE)
-        await self.batcher.picture(self._probe_picture)
+        self._probes = await self._embed_probes()
         self._follower = asyncio.create_task(self._follow())
         self.ready = True
 
@@ -111,6 +116,7 @@ class Service:
         await self.batcher.close()
         await self.writer.close()
         self.thumbnails.close()
+        self._label_thread.shutdown(wait=False, cancel_futures=True)
         self._threads.shutdown()
         if self.fetcher is not None:
             self.fetcher.close()
@@ -135,6 +141,11 @@ class Service:
         else:
             async with self._fetching:
                 yield await self.fetcher.get(text, param)
+
+    async def embed_given(self, text: str, param: str, region: Region | None = None) -> FloatArray:
+        """The embedding (D,) of a picture that `content_of` takes, or of a region of it."""
+        async with self.content_of(text, param) as content:
+            return (await self.embed_picture(content, region))[0]
 
     async def embed_picture(self, content: bytes, region: Region | None = None) -> tuple[FloatArray, ImageInfo]:
         """The bytes of a picture → (D,) float32, unit; and what its header said.
@@ -192,12 +203,14 @@ class Service:
 
         Raises:
             UsageError: Labels or templates that cannot be meant.
+            Problem: 413, labels times templates are too many texts.
         """
         key = (templates, *names)
         found = self._labels.get(key)
         if found is None:
+            _check_texts(names, templates)
             make = partial(Labels, self.encoder, list(names), templates=templates)
-            found = await self.in_thread(make)
+            found = await asyncio.get_running_loop().run_in_executor(self._label_thread, make)
         self._labels[key] = found
         self._labels.move_to_end(key)
         while len(self._labels) > _LABELS_KEPT:
@@ -232,17 +245,24 @@ class Service:
     async def check(self) -> float:
         """Embed a text and a picture through the same queue as everybody; seconds that took.
 
+        However many ask, one check runs at a time, and its answer is good for a second.
+
         Raises:
             Problem: 503, the answer is not what it was at the start.
         """
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        text = await self.batcher.text(_PROBE)
-        picture, _ = await self.batcher.picture(self._probe_picture)
-        assert self._probe is not None
-        if float(text @ self._probe) < 0.999 or not np.isfinite(picture).all():
-            raise Problem(503, "unhealthy", "the encoder answers otherwise than it did at the start")
-        return loop.time() - started
+        async with self._checking:
+            if loop.time() > self._checked + _CHECK_SECONDS:
+                started = loop.time()
+                rows = await self._embed_probes()
+                if not all(float(row @ first) > _SAME for row, first in zip(rows, self._probes, strict=True)):
+                    raise Problem(503, "unhealthy", "the encoder answers otherwise than it did at the start")
+                self._checked = loop.time()
+                self._check_took = self._checked - started
+            return self._check_took
+
+    async def _embed_probes(self) -> tuple[FloatArray, FloatArray]:
+        return await self.batcher.text(_PROBE), (await self.batcher.picture(self._probe_picture))[0]
 
     def _probe_picture(self) -> Pixels:
         image, info = open_image(np.full((32, 32, 3), 127, np.uint8))
@@ -266,3 +286,10 @@ class Service:
                     pause = max(_LOOK_SECONDS, 10 * (loop.time() - started))
             except Exception as error:
                 _log.warning("the index could not be read again: %r", error)
+
+
+def _check_texts(names: Sequence[str], templates: str) -> None:
+    count = len(names) * max(1, len(get_templates(templates)))
+    if count > _LABEL_TEXTS:
+        hint = "take fewer templates, or build a label set with `nunbit labels build` and serve it with --labels"
+        raise Problem(413, "too_many", f"{count:,} texts of labels, at most {_LABEL_TEXTS:,}", hint, "labels")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 
 from nunbit.serve.problems import Problem
-from nunbit.serve.requests import parse
+from nunbit.serve.requests import parse_with_files
 from nunbit.serve.routes.dependencies import READS, Serving, body_of, check_count, problems
 from nunbit.serve.routes.gathering import all_or_first_error
 from nunbit.serve.schemas import (
@@ -39,7 +39,7 @@ _EXAMPLE = {"model": "starter", "input": ["a dog on a beach", "해변의 개"]}
 )
 async def create_embeddings(request: Request, service: Serving) -> EmbeddingsAnswer:
     """Embed texts and pictures: unit vectors of one space."""
-    wanted, files = await parse(request, EmbeddingsRequest)
+    wanted, files = await parse_with_files(request, EmbeddingsRequest)
     check_model(service, wanted.model)
     if wanted.dimensions not in (None, service.encoder.embedding_size):
         message = f"embeddings of this model have {service.encoder.embedding_size} dimensions"
@@ -48,9 +48,9 @@ async def create_embeddings(request: Request, service: Serving) -> EmbeddingsAns
     check_count(service, len(files) + len(given), "inputs")
     if not files and not given:
         raise Problem(400, "bad_request", "there is nothing to embed", 'write "input": ["a dog"]', "input")
-    jobs = [service.embed_picture(file.content) for file in files]
+    jobs = [_embed_file(service, file.content) for file in files]
     jobs += [_embed(service, number, value) for number, value in enumerate(given)]
-    rows = [row for row, _ in await all_or_first_error(jobs)]
+    rows = await all_or_first_error(jobs)
     words = sum(len(value.split()) for value in given if isinstance(value, str) and not value.startswith("data:"))
     shown = _as_base64 if wanted.encoding_format == "base64" else lambda row: row.tolist()
     data = [EmbeddingRow(index=number, embedding=shown(row)) for number, row in enumerate(rows)]
@@ -69,7 +69,11 @@ def check_model(service: Service, name: str | None) -> None:
         raise Problem(404, "no_such_model", f"there is no model {name[:100]!r} here", hint, "model")
 
 
-async def _embed(service: Service, number: int, value: Any) -> tuple[FloatArray, Any]:
+async def _embed_file(service: Service, content: bytes) -> FloatArray:
+    return (await service.embed_picture(content))[0]
+
+
+async def _embed(service: Service, number: int, value: Any) -> FloatArray:
     param = f"input.{number}"
     region = None
     if isinstance(value, PictureInput):
@@ -79,9 +83,8 @@ async def _embed(service: Service, number: int, value: Any) -> tuple[FloatArray,
     else:
         given = value.text if isinstance(value, TextInput) else value
         if not given.startswith("data:image/"):
-            return await service.batcher.text(given), None
-    async with service.content_of(given, param) as content:
-        return await service.embed_picture(content, region)
+            return await service.batcher.text(given)
+    return await service.embed_given(given, param, region)
 
 
 def _as_base64(row: FloatArray) -> str:

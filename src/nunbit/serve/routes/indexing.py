@@ -30,7 +30,7 @@ async def get_indexing(service: Serving) -> IndexingBody:
 )
 async def start_indexing(request: Request, service: Serving) -> IndexingBody:
     """Make the index agree with folders below the root: add, update, and forget what is gone."""
-    wanted, _ = await parse(request, IndexingRequest)
+    wanted = await parse(request, IndexingRequest)
     await service.in_thread(service.indexing.start, wanted.paths)
     return _body(service)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from nunbit.errors import ImageError
 from nunbit.serve.filters import select
-from nunbit.serve.problems import Problem
+from nunbit.serve.problems import Problem, problem_of
 from nunbit.serve.projection import principal_map
-from nunbit.serve.requests import UploadedFile, parse
+from nunbit.serve.requests import UploadedFile, parse, parse_with_files
 from nunbit.serve.routes.dependencies import (
     READS,
     WRITES,
@@ -47,7 +48,22 @@ Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 _EXAMPLE = {"items": [{"image": "data:image/png;base64,...", "name": "mug.png", "attributes": {"sku": "A-17"}}]}
 _FILTER = Query(description="Conditions as JSON, as in /v1/search.", examples=['{"format": "JPEG"}'])
 _YEAR = 31_536_000
-_REASONS = {"bad_picture": "bad base64", "not_fetched": "not fetched"}
+_REASONS = {
+    "bad_picture": "bad base64",
+    "bad_url": "not fetched",
+    "not_fetched": "not fetched",
+    "remote_url": "not fetched",
+    "too_large": "too many bytes",
+}
+"""Codes of problems that concern one picture of several."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A picture that cannot be used: as listed beside others that can, and as an answer where there are none."""
+
+    body: RejectedBody
+    problem: Problem
 
 
 @router.get("/v1/items", response_model=ItemsAnswer, responses=problems(), dependencies=[READS])
@@ -81,12 +97,12 @@ async def list_items(
     openapi_extra=body_of(NewItems, _EXAMPLE, files="Pictures to add."),
 )
 async def add_items(request: Request, service: Serving) -> AddedAnswer:
-    """Add pictures. When this answers they are on the disk. The same picture again is the same item.
+    """Add pictures. When this answers they are on the disk.
 
-    Pictures that cannot be used are listed with the reason, and the others are added. When none can be used the answer
-    is an error.
+    The same picture again is the same item; it keeps its name, and attributes are added to those it has. Pictures that
+    cannot be used are listed with the reason, and the others are added. When none can be used the answer is an error.
     """
-    wanted, files = await parse(request, NewItems)
+    wanted, files = await parse_with_files(request, NewItems)
     given: list[NewItem | UploadedFile] = [*files, *wanted.items]
     check_count(service, len(given), "pictures")
     if not given:
@@ -94,9 +110,10 @@ async def add_items(request: Request, service: Serving) -> AddedAnswer:
     results = await all_or_first_error(
         [_add(service, number, picture, wanted.attributes) for number, picture in enumerate(given)]
     )
-    rejected = [result for result in results if isinstance(result, RejectedBody)]
-    if len(rejected) == len(results):
-        raise Problem(400, "bad_picture", rejected[0].detail, "send a JPEG, PNG, WebP, GIF, TIFF, AVIF or BMP")
+    refused = [result for result in results if isinstance(result, _Refused)]
+    if len(refused) == len(results):
+        raise refused[0].problem
+    rejected = [one.body for one in refused]
     return AddedAnswer(data=[result for result in results if isinstance(result, ItemBody)], rejected=rejected)
 
 
@@ -109,20 +126,23 @@ async def get_item(id: Id, service: Serving) -> ItemBody:
 @router.put(
     "/v1/items/{id}",
     response_model=ItemBody,
-    responses=problems(415, 507),
+    responses=problems(409, 415, 507),
     dependencies=[WRITES],
     openapi_extra=body_of(NewItem, _EXAMPLE["items"][0], files="One picture."),
 )
 async def put_item(id: Id, request: Request, service: Serving) -> ItemBody:
-    """Replace an item's picture, or add one under an id of your own (32 hex digits)."""
+    """Replace an item's picture, or add one under an id of your own (32 hex digits).
+
+    An item keeps its name and attributes, but for those that are given.
+    """
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
-        wanted, files = await parse(request, NewItems)
+        wanted, files = await parse_with_files(request, NewItems)
         if len(files) != 1 or wanted.items:
             raise Problem(400, "bad_request", f"exactly one file is needed, there are {len(files)}", param="file")
-        return await _store(service, files[0].content, files[0].name, wanted.attributes, id)
-    item, _ = await parse(request, NewItem)
+        return await _store(service, files[0].content, files[0], wanted.attributes, id)
+    item = await parse(request, NewItem)
     async with service.content_of(item.image, "image") as content:
-        return await _store(service, content, item.name, item.attributes, id)
+        return await _store(service, content, item, item.attributes, id)
 
 
 @router.patch(
@@ -134,7 +154,7 @@ async def put_item(id: Id, request: Request, service: Serving) -> ItemBody:
 )
 async def change_item(id: Id, request: Request, service: Serving) -> ItemBody:
     """Change an item's name or attributes."""
-    wanted, _ = await parse(request, ItemChange)
+    wanted = await parse(request, ItemChange)
     return item_body(service, await service.writer.change(id, wanted.name, wanted.attributes))
 
 
@@ -203,23 +223,30 @@ def _conditions(text: str | None) -> Mapping[str, Any] | None:
 
 async def _add(
     service: Service, number: int, given: NewItem | UploadedFile, common: Mapping[str, Any]
-) -> ItemBody | RejectedBody:
+) -> ItemBody | _Refused:
     try:
         if isinstance(given, UploadedFile):
-            return await _store(service, given.content, given.name, common)
+            return await _store(service, given.content, given, common)
         async with service.content_of(given.image, f"items.{number}.image") as content:
-            return await _store(service, content, given.name, {**common, **given.attributes})
+            return await _store(service, content, given, {**common, **given.attributes})
     except ImageError as error:
-        return RejectedBody(index=number, name=given.name, reason=error.reason, detail=error.message)
+        refused = RejectedBody(index=number, name=given.name, reason=error.reason, detail=error.message)
+        return _Refused(refused, problem_of(error))
     except Problem as problem:
         if problem.code not in _REASONS:
             raise
-        return RejectedBody(index=number, name=given.name, reason=_REASONS[problem.code], detail=problem.message)
+        reason = _REASONS[problem.code]
+        return _Refused(RejectedBody(index=number, name=given.name, reason=reason, detail=problem.message), problem)
 
 
 async def _store(
-    service: Service, content: bytes, name: str, attributes: Mapping[str, Any], id_: str | None = None
+    service: Service,
+    content: bytes,
+    given: NewItem | UploadedFile,
+    attributes: Mapping[str, Any],
+    id_: str | None = None,
 ) -> ItemBody:
     embedding, info = await service.embed_picture(content)
-    picture = NewPicture(content, info, embedding, name, attributes)
+    names = (given.name, "") if isinstance(given, NewItem) else ("", given.name)
+    picture = NewPicture(content, info, embedding, names[0], attributes, file_name=names[1])
     return item_body(service, await service.writer.add(picture, id_))

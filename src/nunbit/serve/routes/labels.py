@@ -32,7 +32,7 @@ async def list_label_sets(service: Serving) -> LabelSets:
 )
 async def create_label_set(request: Request, service: Serving) -> LabelSetInfo:
     """Keep labels under a new name; they are embedded now, so that their first use is quick."""
-    wanted, _ = await parse(request, NewLabelSet)
+    wanted = await parse(request, NewLabelSet)
     return await _put(service, wanted.name, wanted, new=True)
 
 
@@ -51,7 +51,7 @@ async def get_label_set(name: Name, service: Serving) -> LabelSetInfo:
 )
 async def put_label_set(name: Name, request: Request, service: Serving) -> LabelSetInfo:
     """Keep labels under a name, in place of those that were there."""
-    wanted, _ = await parse(request, LabelSetBody)
+    wanted = await parse(request, LabelSetBody)
     return await _put(service, name, wanted, new=False)
 
 

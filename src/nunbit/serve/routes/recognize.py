@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from nunbit.serve.filters import select
 from nunbit.serve.problems import Problem
-from nunbit.serve.requests import parse
+from nunbit.serve.requests import parse, parse_with_files
 from nunbit.serve.routes.dependencies import (
     READS,
     Serving,
@@ -53,7 +53,7 @@ _SHOWN = 5
 )
 async def recognize(request: Request, service: Serving) -> RecognizeAnswer:
     """Say which labels fit pictures best. The probabilities are over the labels given, not calibrated."""
-    wanted, files = await parse(request, RecognizeRequest)
+    wanted, files = await parse_with_files(request, RecognizeRequest)
     check_count(service, len(files) + len(wanted.images) + len(wanted.items), "pictures")
     if not files and not wanted.images and not wanted.items:
         raise Problem(400, "bad_request", "there is no picture", "give images, items, or upload files", "images")
@@ -81,7 +81,7 @@ async def recognize(request: Request, service: Serving) -> RecognizeAnswer:
 )
 async def sort_items(request: Request, service: Serving) -> SortAnswer:
     """Sort all pictures of the collection by labels, into a bin for each and one for unknown."""
-    wanted, _ = await parse(request, SortRequest)
+    wanted = await parse(request, SortRequest)
     labels = await service.small_labels(wanted.labels, wanted.label_set, wanted.templates)
     if wanted.bin is not None and wanted.bin >= len(labels.classnames):
         raise Problem(400, "bad_request", f"there are {len(labels.classnames)} labels, counted from 0", param="bin")
@@ -117,10 +117,8 @@ def _sorted_item(service: Service, view: View, labels: Labels, row: int) -> Sort
 async def _embed(service: Service, number: int, image: str | PictureInput) -> FloatArray:
     param = f"images.{number}"
     if isinstance(image, PictureInput):
-        async with service.content_of(image.image, param) as content:
-            return (await service.embed_picture(content, as_region(image.region)))[0]
-    async with service.content_of(image, param) as content:
-        return await _embed_bytes(service, content)
+        return await service.embed_given(image.image, param, as_region(image.region))
+    return await service.embed_given(image, param)
 
 
 async def _embed_bytes(service: Service, content: bytes) -> FloatArray:

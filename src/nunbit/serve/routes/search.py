@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 
 from nunbit.serve.filters import select
 from nunbit.serve.problems import Problem
-from nunbit.serve.requests import parse
+from nunbit.serve.requests import parse_with_files
 from nunbit.serve.routes.dependencies import READS, Serving, body_of, check_count, item_body, problems
 from nunbit.serve.routes.gathering import all_or_first_error
 from nunbit.serve.schemas import MatchBody, QueryPart, SearchAnswer, SearchRequest, as_region
@@ -36,7 +36,7 @@ _EXAMPLE = {
 )
 async def search(request: Request, service: Serving) -> SearchAnswer:
     """Find pictures by words, pictures, items or regions of them, added and subtracted."""
-    wanted, files = await parse(request, SearchRequest)
+    wanted, files = await parse_with_files(request, SearchRequest)
     parts = list(wanted.query)
     if wanted.text is not None or wanted.image is not None or wanted.item is not None:
         parts += [
@@ -81,8 +81,7 @@ async def _embed(service: Service, number: int, part: QueryPart) -> FloatArray:
     if part.item is not None:
         return await service.embed_item(part.item, region)
     assert part.image is not None
-    async with service.content_of(part.image, param) as content:
-        return (await service.embed_picture(content, region))[0]
+    return await service.embed_given(part.image, param, region)
 
 
 async def _embed_file(service: Service, content: bytes) -> Any:

@@ -34,15 +34,15 @@ async def health(service: Serving) -> dict[str, object]:
     try:
         return {"status": "ok", "seconds": round(await service.check(), 4)}
     except Problem as problem:
-        if problem.status == 429:  # more work than it takes is no illness
-            return {"status": "busy"}
+        if problem.status == 429 and service.batcher.idle_seconds < service.settings.limits.seconds:
+            return {"status": "busy"}  # more work than it takes is no illness, as long as some of it gets done
         raise
 
 
 @router.get("/readyz", responses=problems())
 async def readiness(service: Serving) -> dict[str, object]:
     """200 as long as requests are taken."""
-    if not service.ready:
+    if not service.ready or service.traffic.stopping:
         raise Problem(503, "not_ready", "the server is starting or stopping", headers={"Retry-After": "2"})
     return {"status": "ready", "items": len(service.collection.view)}
 
