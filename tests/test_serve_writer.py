@@ -176,50 +176,6 @@ def test_what_another_process_commits_is_noticed_whenever_it_does(index: Index) 
     with index.snapshot() as parts:
         list(parts)
     assert not index.changed_by_others()
-
-
-def test_an_index_of_format_1_is_upgraded_when_it_is_opened(tmp_path: Path, album: Path) -> None:
-    folder, encoder = tmp_path / "x.nunbit", make_encoder(towers=FakeTowers())
-    with Index.open(folder, encoder) as index:
-        index.add([album])
-    lancedb.connect(folder).open_table("pictures").drop_columns(["name", "attributes"])
-    identity = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps({**identity, "format_version": 1}))
-    with Index.open(folder, encoder) as index:
-        assert sorted(item.name for item in index.items()) == ["a.png", "b.png", "c.png", "d.jpg", "e.png"]
-        assert index.add([album]).unchanged == 5
-        picture(album / "f.png", 6)
-        assert index.add([album]).added == 1
-        assert len(index.search("x", top_k=9)) == 6
-    assert json.loads((folder / "index.json").read_text()) == {**identity, "format_version": 2}
-
-
-def test_nothing_outside_of_the_given_folder_is_listed(tmp_path: Path) -> None:
-    inside, outside = picture(tmp_path / "in" / "a.png", 1), picture(tmp_path / "out" / "b.png", 2)
-    (inside.parent / "link.png").symlink_to(outside)
-    (inside.parent / "folder").symlink_to(outside.parent)
-    within = inside.parent.resolve()
-    assert list(find_images([inside.parent, outside, outside.parent], within=within)) == [inside]
-    assert len(list(find_images([inside.parent]))) == 3
-
-
-def test_what_another_process_commits_is_noticed_whenever_it_does(index: Index) -> None:
-    """Before a commit of this process, and while this process reads."""
-
-    def other(seed: int) -> None:
-        with Index.open(index._folder, make_encoder()) as theirs:
-
-            async def work() -> None:
-                collection = Collection(8)
-                writer = Writer(theirs, collection)
-                await writer.add(new_picture(seed))
-                await writer.close()
-
-            asyncio.run(work())
-
-    with index.snapshot() as parts:
-        list(parts)
-    assert not index.changed_by_others()
     other(1)
     run(index, lambda writer, _: writer.add(new_picture(2)))
     assert index.changed_by_others()
