@@ -6,7 +6,7 @@ Both serve a copy of one index and stay up for the whole run; at every number of
 four requests are searches by words (captions of COCO), the others send a photograph, to be added or to be looked for.
 The photographs are part of the index from the beginning, so that its size stays what it is. The first seconds of each
 turn do not count. The client is a process of its own on the same cores, so each rate is of client and server together.
-The last turn repeats an earlier number of connections: what has grown since then would grow for ever.
+The last number of connections comes twice: what has grown since its first turn would grow for ever.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEAST = 3.0
 """Times the throughput of one request at a time, at ``AT`` connections."""
 AT = 64
 GROWTH = 1.05
-"""How much more memory the last turn may end with than the first turn of as many connections began with."""
+"""How much more memory the last turn may end with than the turn before began with, of as many connections."""
 OURS, BASE = "nunbit serve", "one at a time"
 
 
@@ -119,11 +119,10 @@ def main() -> None:
     if model != "starter":
         model = str(model_folder(model, arguments.scratch, arguments.shared))
     index, work = prepare(arguments, model)
-    again = AT if AT in arguments.connections else arguments.connections[-1]
     with ExitStack() as stack:
         servers = [stack.enter_context(running(name, index, model, work)) for name in (OURS, BASE)]
         agree(servers, work)
-        for connections in [*arguments.connections, again]:
+        for connections in [*arguments.connections, arguments.connections[-1]]:
             for server in servers:
                 server.load(connections, arguments.seconds)
     title = f"Mixed searches and uploads, {arguments.pictures:,} pictures, {arguments.model} encoder, {CORES} cores"
