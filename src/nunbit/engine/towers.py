@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import numpy as np
 
 from nunbit.config import from_plain
-from nunbit.encode import Encoder
-from nunbit.errors import UsageError, WeightsError
+from nunbit.encode import DualEncoder, Encoder
+from nunbit.errors import NunbitWarning, UsageError, WeightsError
 from nunbit.text import TokenizerConfig
 from nunbit.text.batches import batches_by_length
 from nunbit.text.saved import restore_tokenizer
@@ -109,7 +110,8 @@ class CompiledTowers:
         """(B, 3, S, S) float32 → (B, E) unit rows."""
         with self._lock:
             run = self._image
-        return _unit(run(np.asarray(pixel_values, np.float32)))
+        rows = _unit(run(np.asarray(pixel_values, np.float32)))
+        return rows if np.isfinite(rows).all() else self._ask_original().encode_pixels(pixel_values)
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:
         """N texts → (N, E) unit rows."""
@@ -121,7 +123,7 @@ class CompiledTowers:
         rows = np.empty((len(texts), self._record.embedding_size), np.float32)
         for numbers, ids in batches_by_length(tokenizer(texts), tokenizer.config):
             rows[numbers] = _unit(run(ids))
-        return rows
+        return rows if np.isfinite(rows).all() else self._ask_original().encode_texts(texts)
 
     def programs(self) -> dict[str, Any]:
         """Those of the encoder that was compiled."""
@@ -130,6 +132,15 @@ class CompiledTowers:
     def save(self, folder: Path) -> None:
         """Write the encoder that was compiled, in float32."""
         self.original.towers.save(folder)
+
+    def _ask_original(self) -> DualEncoder:
+        """What computes inputs for which the engine gave no numbers.
+
+        OpenVINO 2026.4 does so in bfloat16 on processors with AMX, now and then and for any input.
+        """
+        message = "the engine gave no numbers for some inputs, which torch computes instead"
+        warnings.warn(NunbitWarning(f"{message}; engine='openvino-fp32' avoids that"), stacklevel=3)
+        return self.original.towers
 
     @cached_property
     def _image(self) -> Run:
