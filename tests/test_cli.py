@@ -137,3 +137,11 @@ def test_help_imports_neither_torch_nor_lancedb() -> None:
     code = f"import sys, nunbit.cli as c; {ask}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_mistyped_index_is_not_served(tmp_path: Path) -> None:
+    result = run("serve", "--in", tmp_path / "typo.nunbit")
+    assert result.returncode == 1
+    assert "there is no index" in result.stderr
+    assert "--model starter" in result.stderr
+    assert not (tmp_path / "typo.nunbit").exists()

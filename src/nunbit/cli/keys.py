@@ -40,8 +40,9 @@ def add(name: str, scope: str, index: Path | None, file: Path | None) -> None:
     Examples:
       nunbit keys add shop --scope write --in photos.nunbit
     """
-    click.echo(_keys(index, file).add(name, Scope[scope.upper()]))
-    click.echo("keep it: it cannot be shown again", err=True)
+    keys = _keys(index, file)
+    click.echo(keys.add(name, Scope[scope.upper()]))
+    click.echo(f"keep it: it cannot be shown again; its hash is in {keys.path}", err=True)
 
 
 @command.command("list")

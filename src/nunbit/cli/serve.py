@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nunbit.cli.arguments import engine_option, tell
-from nunbit.errors import UsageError
+from nunbit.errors import StoreNotFound, UsageError
 
 if TYPE_CHECKING:
     from nunbit.serve.server import Server
@@ -105,9 +105,12 @@ def _run(request: Request) -> None:
 
     settings, model = request.settings(), request.model
     name = encoder_name(settings.index)
+    if name is None and model is None:
+        hint = f"nunbit index PHOTOS --into {settings.index}; or --model starter, for one to be filled by uploads"
+        raise StoreNotFound(f"there is no index at {settings.index}", hint=hint)
     if name is not None and model not in (None, name):
         raise UsageError(f"the index was made with {name!r}, not with {model!r}", hint="leave --model out")
-    server = make_server(settings, load(name or model or "starter", engine=request.engine, tell=tell))
+    server = make_server(settings, load(name or model or "", engine=request.engine, tell=tell))
     configure_logging()
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when it has stopped
         asyncio.run(_serve(server))
