@@ -22,7 +22,7 @@ const page = async (url, { signal }) => {
     aborted += 1;
     stop(new DOMException('', 'AbortError'));
   }));
-  await Promise.race([gone, new Promise((go) => setTimeout(go, 400))]);  // longer than the driver takes from one jump to the next
+  await Promise.race([gone, new Promise((go) => setTimeout(go, 400))]);  // longer than a jump of the driver
   const length = Math.min(100, 100000 - offset);
   const data = Array.from({ length }, (_, at) => ({ ...item, name: `picture ${offset + at}` }));
   return answer(200, { data, total: 100000 });
