@@ -54,6 +54,17 @@ class Request:
         )
 
 
+def _show_limits(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    if "help" in values:
+        _need_packages()
+        from nunbit.serve.settings import limit_lines
+
+        for line in limit_lines():
+            click.echo(line)
+        context.exit()
+    return values
+
+
 @click.command("serve")
 @click.option("--in", "index", required=True, type=click.Path(file_okay=False, path_type=Path), help="Index to serve.")
 @click.option("--root", type=_WITHIN, help="Outside of this folder no file is read; below it folders can be indexed.")
@@ -69,7 +80,7 @@ class Request:
     multiple=True,
     metavar="NAME=VALUE",
     is_eager=True,
-    callback=lambda context, _, values: _show_limits(context, values),
+    callback=_show_limits,
     help="Change a limit; --limit help lists them.",
 )
 @click.option("--fetch", is_flag=True, help="Fetch pictures from public URLs that requests name.")
@@ -87,30 +98,20 @@ def command(**options: Any) -> None:
     _run(Request(**options))
 
 
-def _show_limits(context: click.Context, values: tuple[str, ...]) -> tuple[str, ...]:
-    if "help" in values:
-        _need_packages()
-        from nunbit.serve.settings import limit_lines
-
-        for line in limit_lines():
-            click.echo(line)
-        context.exit()
-    return values
-
-
 def _run(request: Request) -> None:
     from nunbit.index.folder import encoder_name
     from nunbit.loading import load
     from nunbit.serve.server import configure_logging, make_server
 
-    settings, model = request.settings(), request.model
+    settings = request.settings()
     name = encoder_name(settings.index)
-    if name is None and model is None:
+    model = name or request.model
+    if model is None:
         hint = f"nunbit index PHOTOS --into {settings.index}; or --model starter, for one to be filled by uploads"
         raise StoreNotFound(f"there is no index at {settings.index}", hint=hint)
-    if name is not None and model not in (None, name):
-        raise UsageError(f"the index was made with {name!r}, not with {model!r}", hint="leave --model out")
-    server = make_server(settings, load(name or model or "", engine=request.engine, tell=tell))
+    if request.model not in (None, model):
+        raise UsageError(f"the index was made with {model!r}, not with {request.model!r}", hint="leave --model out")
+    server = make_server(settings, load(model, engine=request.engine, tell=tell))
     configure_logging()
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when it has stopped
         asyncio.run(_serve(server))

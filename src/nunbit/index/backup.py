@@ -71,35 +71,31 @@ def back_up(index: Path, into: Path) -> BackupReport:
 
 def _copy_uploads(live: Store, copy: Store, index: Path, draft: Path) -> int:
     """Copy the files of the uploads that the copied rows name; returns how many there are."""
-    copied: set[str] = set()
-    paths = _uploads(copy, index)
+    paths = _uploads(copy)
     for _ in range(_PASSES):
         gone = []
         for id_, path in paths:
-            if path not in copied:
-                try:
-                    _copy_file(index / path, draft / path)
-                    copied.add(path)
-                except FileNotFoundError:
-                    gone.append(id_)
+            try:
+                _copy_file(index / path, draft / path)
+            except FileNotFoundError:
+                gone.append(id_)
         if not gone:
-            named = [path for _, path in _uploads(copy, index)]
+            named = [path for _, path in _uploads(copy)]
             Uploads(draft).remove_orphans(named)
             return len(named)
         copy.copy_again(live, gone)
         wanted = set(gone)
-        paths = ((id_, path) for id_, path in _uploads(copy, index) if id_ in wanted)
+        paths = ((id_, path) for id_, path in _uploads(copy) if id_ in wanted)
     raise StoreError(
         f"{shown(index)} changed quicker than its files could be copied", hint="try again, or stop the server meanwhile"
     )
 
 
-def _uploads(store: Store, index: Path) -> Iterator[tuple[str, str]]:
+def _uploads(store: Store) -> Iterator[tuple[str, str]]:
     """Id and relative path of every row that is an upload."""
-    owner = Uploads(index)
     for records in store.records(["id", "path"]):
         for record in records:
-            if owner.names(record["path"]):
+            if Uploads.names(record["path"]):
                 yield record["id"], record["path"]
 
 

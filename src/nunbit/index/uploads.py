@@ -58,7 +58,8 @@ class Uploads:
         """Whether an absolute path is of an upload."""
         return path.startswith(self._inside)
 
-    def names(self, path: str) -> bool:
+    @staticmethod
+    def names(path: str) -> bool:
         """Whether a path in the table is of an upload: those are relative, all others absolute."""
         return path.startswith(f"{UPLOADS}/")
 

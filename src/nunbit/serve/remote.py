@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -86,12 +87,15 @@ class Fetcher:
         port = _PORTS[target.scheme]
         connection = http.client.HTTPConnection(target.hostname, port)
         used = self._connect(_public_address(target.hostname, port), port, _left(until))
+        if target.scheme == "https":
+            context = ssl.create_default_context()
+            used = context.wrap_socket(used, server_hostname=target.hostname, do_handshake_on_connect=False)
         # The limits of sockets and of http.client are between bytes: one byte a second would keep them for ever.
-        alarm = threading.Timer(_left(until), used.shutdown, [socket.SHUT_RDWR])
+        alarm = threading.Timer(_left(until), _cut, [used])
         alarm.start()
         try:
-            if target.scheme == "https":
-                used = ssl.create_default_context().wrap_socket(used, server_hostname=target.hostname)
+            if isinstance(used, ssl.SSLSocket):
+                used.do_handshake()
             connection.sock = used
             path = (target.path or "/") + (f"?{target.query}" if target.query else "")
             connection.request("GET", path, headers=_HEADERS)
@@ -170,6 +174,12 @@ def _left(until: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
+
+
+def _cut(used: socket.socket) -> None:
+    """End what another thread reads; below TLS, whose state that thread is using."""
+    with suppress(OSError):
+        socket.socket.shutdown(used, socket.SHUT_RDWR)
 
 
 def _connect(address: str, port: int, seconds: float) -> socket.socket:

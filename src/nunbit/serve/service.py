@@ -145,7 +145,11 @@ class Service:
     async def embed_given(self, text: str, param: str, region: Region | None = None) -> FloatArray:
         """The embedding (D,) of a picture that `content_of` takes, or of a region of it."""
         async with self.content_of(text, param) as content:
-            return (await self.embed_picture(content, region))[0]
+            return await self.embed_file(content, region)
+
+    async def embed_file(self, content: bytes, region: Region | None = None) -> FloatArray:
+        """As `embed_picture`, the embedding (D,) alone."""
+        return (await self.embed_picture(content, region))[0]
 
     async def embed_picture(self, content: bytes, region: Region | None = None) -> tuple[FloatArray, ImageInfo]:
         """The bytes of a picture → (D,) float32, unit; and what its header said.
@@ -170,7 +174,7 @@ class Service:
                 raise no_item(id_)
             return vector
         content = await self.in_thread(self.read_item, self.item(id_))
-        return (await self.embed_picture(content, region))[0]
+        return await self.embed_file(content, region)
 
     def item(self, id_: str) -> Item:
         """An item.
@@ -289,7 +293,7 @@ class Service:
 
 
 def _check_texts(names: Sequence[str], templates: str) -> None:
-    count = len(names) * max(1, len(get_templates(templates)))
+    count = len(names) * len(get_templates(templates))
     if count > _LABEL_TEXTS:
         hint = "take fewer templates, or build a label set with `nunbit labels build` and serve it with --labels"
         raise Problem(413, "too_many", f"{count:,} texts of labels, at most {_LABEL_TEXTS:,}", hint, "labels")

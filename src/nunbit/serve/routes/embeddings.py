@@ -48,7 +48,7 @@ async def create_embeddings(request: Request, service: Serving) -> EmbeddingsAns
     check_count(service, len(files) + len(given), "inputs")
     if not files and not given:
         raise Problem(400, "bad_request", "there is nothing to embed", 'write "input": ["a dog"]', "input")
-    jobs = [_embed_file(service, file.content) for file in files]
+    jobs = [service.embed_file(file.content) for file in files]
     jobs += [_embed(service, number, value) for number, value in enumerate(given)]
     rows = await all_or_first_error(jobs)
     words = sum(len(value.split()) for value in given if isinstance(value, str) and not value.startswith("data:"))
@@ -67,10 +67,6 @@ def check_model(service: Service, name: str | None) -> None:
     if name is not None and name != service.model_name:
         hint = f"this server runs {service.model_name!r}"
         raise Problem(404, "no_such_model", f"there is no model {name[:100]!r} here", hint, "model")
-
-
-async def _embed_file(service: Service, content: bytes) -> FloatArray:
-    return (await service.embed_picture(content))[0]
 
 
 async def _embed(service: Service, number: int, value: Any) -> FloatArray:

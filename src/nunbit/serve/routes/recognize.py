@@ -58,7 +58,7 @@ async def recognize(request: Request, service: Serving) -> RecognizeAnswer:
     if not files and not wanted.images and not wanted.items:
         raise Problem(400, "bad_request", "there is no picture", "give images, items, or upload files", "images")
     predict = await service.predictor(wanted.labels, wanted.label_set, wanted.templates)
-    jobs = [_embed_bytes(service, file.content) for file in files]
+    jobs = [service.embed_file(file.content) for file in files]
     jobs += [_embed(service, number, image) for number, image in enumerate(wanted.images)]
     rows = await all_or_first_error([*jobs, *(service.embed_item(id_) for id_ in wanted.items)])
     names: list[str | None] = [*([None] * len(jobs)), *wanted.items]
@@ -119,7 +119,3 @@ async def _embed(service: Service, number: int, image: str | PictureInput) -> Fl
     if isinstance(image, PictureInput):
         return await service.embed_given(image.image, param, as_region(image.region))
     return await service.embed_given(image, param)
-
-
-async def _embed_bytes(service: Service, content: bytes) -> FloatArray:
-    return (await service.embed_picture(content))[0]

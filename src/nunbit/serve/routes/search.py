@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -49,7 +49,7 @@ async def search(request: Request, service: Serving) -> SearchAnswer:
         message = "a query is needed: text, image, item, or a list of them"
         raise Problem(400, "bad_request", message, 'write "text": "a dog"', "query")
     jobs = [_embed(service, number, part) for number, part in enumerate(parts)]
-    rows = await all_or_first_error([*jobs, *(_embed_file(service, file.content) for file in files)])
+    rows = await all_or_first_error([*jobs, *(service.embed_file(file.content) for file in files)])
     weights = [part.weight for part in parts] + [1.0] * len(files)
     query = np.sum([weight * row for weight, row in zip(weights, rows, strict=True)], axis=0, dtype=np.float32)
     if not np.linalg.norm(query) > 1e-6:
@@ -82,7 +82,3 @@ async def _embed(service: Service, number: int, part: QueryPart) -> FloatArray:
         return await service.embed_item(part.item, region)
     assert part.image is not None
     return await service.embed_given(part.image, param, region)
-
-
-async def _embed_file(service: Service, content: bytes) -> Any:
-    return (await service.embed_picture(content))[0]
