@@ -20,6 +20,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageText:
+    """One picture and the texts that belong to it: a record of a data stream.
+
+    Attributes:
+        key: Names the record for good, however the stream is shuffled or divided: its source, then what identifies
+            it there (a relative path, a row, a member of a tar shard).
+        image: A path, or the bytes of an image file.
+        texts: At least one; what several people or fields say about the picture.
+        source: The name of the source it came from.
+        metadata: Whatever else the source says: plain JSON values.
+    """
+
+    key: str
+    image: str | bytes
+    texts: tuple[str, ...]
+    source: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One label for one picture.
 
