@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nunbit.errors import ConfigError
@@ -72,6 +74,9 @@ def _convert(value: Any, hint: Any, place: str) -> Any:
         return value if isinstance(value, hint) else from_plain(hint, value, where=place)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, str):  # YAML takes 1e-3 for a text; it is a number with a dot only
+        with suppress(ValueError):
+            return float(value)
     if hint is Any or (isinstance(value, origin or hint) and not (hint is int and isinstance(value, bool))):
         return value
     raise ConfigError(f"{place} is {value!r}, expected {getattr(hint, '__name__', hint)}")
@@ -103,3 +108,43 @@ def _convert_union(value: Any, kinds: tuple[Any, ...], place: str) -> Any:
 def _kind(cls: Any) -> Any:
     """Its default ``kind``; of a slotted class the attribute itself is a descriptor."""
     return next((field.default for field in fields(cls) if field.name == "kind"), None)
+
+
+def read_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Build a dataclass from a YAML file.
+
+    Args:
+        cls: The dataclass.
+        path: The file.
+        overrides: ``a.b=value`` each: settings that replace those of the file, the value as YAML writes it.
+
+    Raises:
+        ConfigError: The file cannot be read as names and values, or a setting as in `from_plain`.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no {path}") from error
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected names and values")
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{override!r} sets nothing", hint="write name=value, as in training.steps=500")
+        _put(content, name.split("."), yaml.safe_load(value), name)
+    return from_plain(cls, content, where=str(path))
+
+
+def _put(content: dict[str, Any], names: Sequence[str], value: Any, shown: str) -> None:
+    for name in names[:-1]:
+        inner = content.setdefault(name, {})
+        if inner is None:
+            inner = content[name] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{shown} cannot be set: {name} has no settings of its own")
+        content = inner
+    content[names[-1]] = value

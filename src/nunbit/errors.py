@@ -10,7 +10,8 @@
     │   ├── EngineRefused     an engine cannot run a model, or does not agree with torch
     │   └── DriftError        a model answers otherwise than its golden outputs say, or its export than the model does
     ├── ImageError            one picture that cannot be used; carries a short ``reason``
-    └── StoreError            an index folder
+    ├── TrainingError         a run that cannot go on as it is
+    └── StoreError            a folder of an index or of a run
         ├── StoreNotFound     there is no index there
         ├── StoreBusy         another process is writing to it
         ├── StoreFull         the disk is full; what was committed before is safe
@@ -53,6 +54,10 @@ class UsageError(NunbitError):
 
 class ConfigError(UsageError):
     """A setting that does not exist, is missing, or has a value of the wrong kind."""
+
+
+class TrainingError(NunbitError):
+    """A run cannot go on as it is: its loss is no number any more, or it has no data."""
 
 
 class ModelError(NunbitError):

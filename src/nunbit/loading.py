@@ -88,7 +88,7 @@ def model_source(path: Path, name: str) -> ModelSource:
         path: As `locate` gives it.
         name: What the user called it.
     """
-    starter = path.is_dir() and _is_starter(path)
+    starter = path.is_dir() and is_starter(path)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     if path.is_file():  # an archive of OpenAI's has its vocabulary beside it
         files += path.parent.glob("*.txt.gz")
@@ -99,7 +99,7 @@ def model_source(path: Path, name: str) -> ModelSource:
 
 
 def _load_torch(path: Path, name: str, precision: Precision, device: str) -> Encoder:
-    if path.is_dir() and _is_starter(path):
+    if path.is_dir() and is_starter(path):
         if (precision, device) != ("float32", "cpu"):
             raise UsageError(f"the starter computes in float32 on the cpu, not in {precision} on {device}")
         return load_starter(path, name)
@@ -151,7 +151,8 @@ def locate(name: str, *, revision: str | None = None) -> Path:
     raise ModelNotFound(f"there is no model called {name!r} and no such folder", hint=hint)
 
 
-def _is_starter(folder: Path) -> bool:
+def is_starter(folder: Path) -> bool:
+    """Tell whether a folder holds a model of the starter's kind."""
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return isinstance(content, dict) and content.get("model_type") == MODEL_TYPE

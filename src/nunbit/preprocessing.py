@@ -71,13 +71,15 @@ class Preprocessing:
         Raises:
             ImageError: The picture is not in mode RGB.
         """
+        return _normalize(self.square(image, info), self.mean, self.std)
+
+    def square(self, image: Image.Image, info: ImageInfo | None = None) -> Image.Image:
+        """Resize only: the picture (S, S) that is looked at, before its numbers are normalized."""
         _check_rgb(image)
         side, kernel = self.image_size, _FILTERS[self.interpolation]
         if self.resize == "squash":
-            square = image.resize((side, side), kernel, _extent(info))
-        else:
-            square = self._crop(image, info, kernel)
-        return _normalize(square, self.mean, self.std)
+            return image.resize((side, side), kernel, _extent(info))
+        return self._crop(image, info, kernel)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height that a whole picture of that size is resized to, before anything is cut off."""

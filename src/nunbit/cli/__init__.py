@@ -29,7 +29,7 @@ COMMANDS = {
     "bench": "Measure how quick each step is on this machine.",
     "doctor": "Check that everything nunbit needs is here and sound.",
     "demo": "Index and recognize a few photographs, to see what this is.",
-    "train": "Train the starter's bridge again.",
+    "train": "Train an encoder on pairs of pictures and texts.",
     "eval": "Measure how good a model is.",
     "export": "Write a model as ONNX.",
 }

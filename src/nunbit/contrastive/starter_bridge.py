@@ -12,8 +12,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,8 +141,14 @@ def imagined_probabilities(similarity: Tensor, classes: np.ndarray, rng: np.rand
     return functional.softmax(logits / 2, dim=-1).float()
 
 
-def save_bridge(bridge: Bridge, folder: Path, recipe: BridgeRecipe) -> None:
-    """Write ``model.safetensors`` (float16) and ``config.json`` into a model folder."""
+def save_bridge(bridge: Bridge, folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Write ``model.safetensors`` (float16) and ``config.json`` into a model folder.
+
+    Args:
+        bridge: Trained.
+        folder: Made when it is not there.
+        recipe: How it was trained, as plain values.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +161,7 @@ def save_bridge(bridge: Bridge, folder: Path, recipe: BridgeRecipe) -> None:
         "languages": ["en", "ko"],
         "license": "Apache-2.0",
         "sha256": sha256_of(weights),
-        "recipe": asdict(recipe),
+        "recipe": dict(recipe),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -161,4 +169,4 @@ def save_bridge(bridge: Bridge, folder: Path, recipe: BridgeRecipe) -> None:
 def train_starter(sources: LessonSources, folder: Path, recipe: BridgeRecipe) -> None:
     """Read the lessons, learn the bridge, write the model folder."""
     lessons = read_lessons(sources, Starter(SHIPPED))
-    save_bridge(train_bridge(lessons, recipe), folder, recipe)
+    save_bridge(train_bridge(lessons, recipe), folder, asdict(recipe))

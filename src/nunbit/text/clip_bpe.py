@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Dialect: TypeAlias = Literal["transformers", "open_clip"]
 VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 _MERGES = 49152 - 256 - 2  # the file lists more; CLIP's vocabulary holds these, 256 bytes twice, and two marks
-_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_END_OF_WORD = "</w>"
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+END_OF_WORD = "</w>"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 OPENAI_MERGES = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"
 """sha256 of OpenAI's merges, one a line."""
@@ -85,8 +85,8 @@ def read_byte_pairs(folder: Path) -> BytePairs:
     if (path := folder / VOCABULARY_FILE).is_file():
         with gzip.open(path, "rt", encoding="utf-8") as listed:
             merges = _pairs(listed.read().split("\n")[: _MERGES + 1])
-        units = list(_byte_characters().values())
-        tokens = [*units, *(unit + _END_OF_WORD for unit in units), *map("".join, merges), BEGIN, END]
+        units = list(byte_characters().values())
+        tokens = [*units, *(unit + END_OF_WORD for unit in units), *map("".join, merges), BEGIN, END]
         return BytePairs({token: number for number, token in enumerate(tokens)}, merges)
     hint = f"put CLIP's tokenizer.json, vocab.json and merges.txt, or {VOCABULARY_FILE} beside the weights"
     raise UnsupportedModel(f"{folder} has no vocabulary for its texts", hint=hint)
@@ -108,7 +108,7 @@ def make_vocabulary(pairs: BytePairs, dialect: Dialect) -> ClipVocabulary:
             vocab=pairs.vocabulary,
             merges=pairs.merges,
             continuing_subword_prefix="",
-            end_of_word_suffix=_END_OF_WORD,
+            end_of_word_suffix=END_OF_WORD,
             unk_token=END,
         )
     )
@@ -121,11 +121,11 @@ def make_vocabulary(pairs: BytePairs, dialect: Dialect) -> ClipVocabulary:
         )
         if odd := [token for token, number in pairs.added.items() if tokenizer.token_to_id(token) != number]:
             raise UnsupportedModel(f"added tokens whose ids leave gaps: {', '.join(odd)}")
-        pattern = rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}"
+        pattern = rf"<\|startoftext\|>|<\|endoftext\|>|{WORDS}"
     else:
         # A mark whose upper case is the letter Ι: where case is ignored, it falls between all classes.
         tokenizer.normalizer = normalizers.Replace("\u0345", " ")
-        pattern = f"(?i:{_WORDS})"
+        pattern = f"(?i:{WORDS})"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True),
@@ -143,7 +143,7 @@ def _pairs(lines: list[str]) -> list[tuple[str, str]]:
     return [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
 
 
-def _byte_characters() -> dict[int, str]:
+def byte_characters() -> dict[int, str]:
     """Each byte as a printable character: itself where it is one, otherwise the next free one from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]

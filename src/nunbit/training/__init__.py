@@ -1,0 +1,1 @@
+"""The one training loop: it knows steps, precision, averages, checkpoints and ranks, but no task."""

@@ -1,0 +1,138 @@
+"""Several processes that train one model, started by ``torchrun``: who they are, and how gradients become one.
+
+Every rank computes the gradient of the one global loss with respect to what it holds, so gradients are summed, not
+averaged. Without FSDP each rank holds all parameters and the sums are made here, in one message; with it (FSDP2)
+parameters, gradients and the optimizer's state are divided over the ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+from nunbit.errors import UsageError
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among those that train together.
+
+    Attributes:
+        rank: Its number, from 0.
+        size: How many there are.
+        device: Where it computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = _CPU
+
+    @property
+    def leads(self) -> bool:
+        """Tell whether this is the one process that writes files and talks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Let all processes come here before any goes on."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def join_world(device: str | None) -> Iterator[World]:
+    """Join the processes that ``torchrun`` started, if it started this one; leave them at the end.
+
+    Args:
+        device: ``cpu`` or ``cuda``; None: ``cuda`` when there is one. Each process takes the one of its local rank.
+
+    Raises:
+        UsageError: The device is not there.
+    """
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("there is no cuda device that torch can use", hint="device: cpu works everywhere")
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if kind == "cuda" and size > 1:
+        kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    try:
+        place = torch.device(kind)
+    except RuntimeError as error:
+        raise UsageError(f"there is no device {kind!r}", hint="cpu or cuda") from error
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if size == 1:
+        yield World(device=place)
+        return
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield World(distributed.get_rank(), size, place)
+    finally:
+        distributed.destroy_process_group()
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Replace gradients by their sums over the ranks; those that FSDP divided are sums already.
+
+    A parameter that no rank's loss used has no gradient; one that only some used counts as 0 on the others.
+    """
+    if world.size == 1:
+        return
+    plain = [parameter for parameter in parameters if not is_divided(parameter)]
+    for parameter in plain:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in plain if parameter.grad is not None]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.reshape(-1).float() for gradient in gradients])
+    distributed.all_reduce(flat)
+    totals = torch.split(flat, [gradient.numel() for gradient in gradients])
+    for gradient, total in zip(gradients, totals, strict=True):
+        gradient.copy_(total.view_as(gradient))
+
+
+def divide(module: nn.Module, blocks: Sequence[nn.Module], methods: dict[nn.Module, Sequence[str]]) -> None:
+    """Divide a module's parameters over the ranks (FSDP2).
+
+    Args:
+        module: Changed in place. Its scalars stay whole: they are used outside of any forward pass.
+        blocks: Parts that are gathered one at a time.
+        methods: Parts that are called by other names than ``forward``, with those names.
+    """
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+    for block in blocks:
+        fully_shard(block)
+    for part, names in methods.items():
+        scalars = {parameter for parameter in part.parameters() if parameter.ndim == 0}
+        fully_shard(part, ignored_params=scalars)
+        for name in names:
+            register_fsdp_forward_method(part, name)
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.set_gradient_divide_factor(1.0)
+
+
+def is_divided(tensor: Tensor) -> bool:
+    """Tell whether FSDP has divided a tensor over the ranks."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that FSDP has divided, put together on every rank; any other one as it is."""
+    gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The norm of all gradients together, (), whether they are divided or not."""
+    gradients = (parameter.grad for parameter in parameters if parameter.grad is not None)
+    norms = [whole(torch.linalg.vector_norm(gradient.float())) for gradient in gradients]
+    return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())

@@ -1,0 +1,256 @@
+"""The one training loop.
+
+A task brings a module, batches and their gradients; the loop brings everything else: the optimizer and its schedule,
+averages, clipping, several processes, checkpoints and exact resume, the log, the diagnosis.
+
+Nothing random is carried from step to step: every step starts torch's generators from the seed and its own number,
+and a task makes its batches from the number of the step. So a checkpoint after step k holds all that step k + 1 needs,
+and a run that was killed ends as one that was not, bit for bit on the same kind of CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+from nunbit.errors import TrainingError
+from nunbit.training.averaging import WeightAverage, trained_parameters
+from nunbit.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from nunbit.training.config import TrainingConfig, rate_factor
+from nunbit.training.diagnosis import Diagnosis, Finding
+from nunbit.training.distributed import World, gradient_norm, sum_gradients, whole
+from nunbit.training.metrics import MetricLog
+from nunbit.training.parameters import parameter_groups
+from nunbit.training.run_folder import RunFolder
+
+B = TypeVar("B")
+_GIVE_UP = 20  # steps without numbers, one after the other
+_SEED_STRIDE = 1_000_003  # between the seeds of steps; a prime, so that seeds of near runs do not meet
+
+
+class Task(Protocol[B]):
+    """What is learned."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Holds everything that is trained."""
+
+    def rate_factor(self, name: str) -> float:
+        """A parameter's share of the learning rate."""
+
+    def batches(self, start: int) -> Iterator[B]:
+        """One batch a step, from step ``start`` on, the same whenever it is asked."""
+
+    def backward(self, batch: B) -> dict[str, float]:
+        """Add the gradients of this rank's share to the parameters.
+
+        Returns:
+            ``loss``, the same on all ranks; whatever `Diagnosis.observe` knows; and what else is worth a curve.
+        """
+
+    def constrain(self) -> None:
+        """Bring parameters back to where they may be, after each step."""
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Measure the module as it is, on rank 0 alone unless it is divided; names begin with ``validation/``."""
+
+
+class Watcher(Protocol):
+    """Whoever watches a run."""
+
+    def progress(self, step: int, values: Mapping[str, float]) -> None:
+        """Be told of each step, counted from 1."""
+
+    def found(self, finding: Finding) -> None:
+        """Be told what goes wrong."""
+
+
+def train(task: Task[B], config: TrainingConfig, folder: RunFolder, world: World, watcher: Watcher) -> None:
+    """Train to the last step, from the newest checkpoint if there is one.
+
+    The module ends with the averaged weights, where there is an average.
+
+    Raises:
+        TrainingError: Twenty steps one after the other gave no numbers.
+        StoreError: A checkpoint cannot be read.
+    """
+    _Run(task, config, folder, world, watcher).run()
+
+
+class _Run:
+    def __init__(
+        self, task: Task[Any], config: TrainingConfig, folder: RunFolder, world: World, watcher: Watcher
+    ) -> None:
+        self.task, self.config, self.folder, self.world, self.watcher = task, config, folder, world, watcher
+        groups = parameter_groups(
+            task.module,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            factor=task.rate_factor,
+        )
+        self.trained = [parameter for group in groups for parameter in group["params"]]
+        # One kernel for all parameters; those that FSDP divides do not mix with others in one.
+        many = {"foreach": False} if config.fsdp else {"fused": True}
+        self.optimizer = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, **many)
+        self.average = WeightAverage(task.module, config.ema_decay) if config.ema_decay else None
+        self.metrics = MetricLog(folder.path, tensorboard=config.tensorboard) if world.leads else None
+        self.diagnosis = Diagnosis(config.warmup_steps)
+        self.without_numbers = 0
+
+    def run(self) -> None:
+        start = self._restore()
+        if self.metrics is not None:
+            self.metrics.truncate(start)
+        batches = self.task.batches(start)
+        clock = _Clock(self.metrics)
+        for step in range(start, self.config.steps):
+            self._step(step, next(batches), clock)
+        with self._averaged(keep=True):
+            pass
+
+    def _step(self, step: int, batch: Any, clock: _Clock) -> None:
+        self.task.module.train()
+        torch.manual_seed((self.config.seed * _SEED_STRIDE + step) * self.world.size + self.world.rank)
+        rate = rate_factor(step, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["peak_rate"]
+        self.optimizer.zero_grad(set_to_none=True)
+        values = self.task.backward(batch)
+        sum_gradients(self.trained, self.world)
+        norm = self._clip()
+        if math.isfinite(values["loss"]) and math.isfinite(norm):
+            self.optimizer.step()
+            self.task.constrain()
+            self.without_numbers = 0
+            if self.average is not None:
+                self.average.update(step)
+        else:
+            self._note_without_numbers(step)
+        done = step + 1
+        values |= {"learning_rate": rate * self.config.learning_rate, "gradient_norm": norm}
+        self._report(done, values | clock.read(values, self.world.device))
+        last = done == self.config.steps
+        if last or (self.config.evaluate_every and done % self.config.evaluate_every == 0):
+            self._evaluate(done)
+        if last or done % self.config.checkpoint_every == 0:
+            self._save(done)
+
+    def _clip(self) -> float:
+        norm = float(gradient_norm(self.trained))
+        limit = self.config.gradient_clip
+        if limit and norm > limit:
+            for parameter in self.trained:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(limit / norm)
+        return norm
+
+    def _note_without_numbers(self, step: int) -> None:
+        self.without_numbers += 1
+        if self.without_numbers == _GIVE_UP:
+            raise TrainingError(
+                f"the last {_GIVE_UP} steps before step {step + 1} gave no numbers",
+                hint="lower learning_rate, keep gradient_clip at 1, or set precision: float32; "
+                "the last checkpoint may carry the damage already: delete it",
+            )
+
+    def _report(self, step: int, values: dict[str, float]) -> None:
+        if not self.world.leads or self.metrics is None:
+            return
+        for finding in self.diagnosis.observe(step, values):
+            self.folder.note(finding)
+            self.watcher.found(finding)
+        if step % self.config.log_every == 0 or step == self.config.steps:
+            self.metrics.write(step, **values)
+        self.watcher.progress(step, values)
+
+    def _evaluate(self, step: int) -> None:
+        if self.world.leads or self.config.fsdp:
+            self.task.module.eval()
+            with self._averaged(), torch.no_grad():
+                found = self.task.evaluate(step)
+            if self.metrics is not None and found:
+                self.metrics.write(step, **found)
+        self.world.wait()
+
+    def _averaged(self, *, keep: bool = False) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.applied(keep=keep)
+
+    def _save(self, step: int) -> None:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        states: tuple[Any, Any] = get_state_dict(self.task.module, self.optimizer, options=options)
+        module, optimizer = states
+        frozen = self._frozen()
+        tensors: dict[str, Tensor] = {f"module/{n}": value for n, value in module.items() if n not in frozen}
+        for name, state in optimizer["state"].items():
+            tensors |= {f"optimizer/{name}/{key}": value for key, value in state.items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": whole(value) for name, value in self.average.averages.items()}
+        if self.world.leads:
+            plain = {"groups": optimizer["param_groups"], "without_numbers": self.without_numbers}
+            checkpoint = Checkpoint(step, tensors, plain)
+            save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.keep_checkpoints)
+        self.world.wait()
+
+    def _restore(self) -> int:
+        """Take the newest checkpoint, if there is one; its step."""
+        found = list_checkpoints(self.folder.checkpoints)
+        if not found:
+            return 0
+        checkpoint = load_checkpoint(found[-1])
+        tensors = checkpoint.tensors
+        states: dict[str, dict[str, Tensor]] = {}
+        for name, value in _below(tensors, "optimizer/").items():
+            owner, _, key = name.rpartition("/")
+            states.setdefault(owner, {})[key] = value
+        optimizer: Any = {"state": states, "param_groups": checkpoint.plain["groups"]}
+        options = StateDictOptions(full_state_dict=True, strict=False)
+        module: dict[str, Any] = _below(tensors, "module/")
+        set_state_dict(
+            self.task.module, self.optimizer, model_state_dict=module, optim_state_dict=optimizer, options=options
+        )
+        if self.average is not None:
+            self.average.load(_below(tensors, "average/"))
+        self.without_numbers = int(checkpoint.plain["without_numbers"])
+        return checkpoint.step
+
+    def _frozen(self) -> set[str]:
+        """Names of what never changes: the start has it."""
+        trained = trained_parameters(self.task.module)
+        return {name for name, _ in self.task.module.named_parameters() if name not in trained}
+
+
+class _Clock:
+    """Seconds, samples a second and memory of a run; seconds go on where an interrupted run had stopped."""
+
+    def __init__(self, metrics: MetricLog | None) -> None:
+        rows = [] if metrics is None else metrics.rows()
+        self._before = max((float(row["seconds"]) for row in rows if row.get("seconds") is not None), default=0.0)
+        self._begin = self._last = time.perf_counter()
+
+    def read(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
+        """What to add to the numbers of a step; ``samples`` in it says how many it saw."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+        return {
+            "samples_per_second": values.get("samples", 0.0) / max(seconds, 1e-9),
+            "memory_mb": memory / 1e6,
+            "seconds": self._before + now - self._begin,
+        }
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had resident, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,161 @@
+"""Which curves a run's metrics become, and what they are called.
+
+Place in the river: a part of the run report, between the metric log and `report_charts`.
+
+Shapes: N values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nunbit.training.report_charts import Chart, Series, moving_average
+
+if TYPE_CHECKING:
+    from nunbit.training.report_charts import Numbers
+
+VALIDATION = "validation/"
+MOST_NAMES = 60
+"""Numbers of the log that are looked at; a report of more could not be read."""
+
+_LONGEST_NAME = 80
+_SMOOTHED_FROM = 20  # values; fewer are seen one by one
+_SMALLEST, _LARGEST = 1e-45, 3.4e38
+_RECALL = re.compile(r"validation/(\w+)_r(\d{1,6})")
+_DIRECTIONS = {"image_to_text": "picture → text", "text_to_image": "text → picture"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Metric:
+    """How a number of the log is shown."""
+
+    name: str
+    title: str
+    words: str
+    unit: str = ""
+    from_zero: bool = False
+
+
+_METRICS = (
+    _Metric("learning_rate", "Learning rate", "How far a step may move the weights.", from_zero=True),
+    _Metric("logit_scale", "Logit scale", "Similarities are multiplied by it before they become probabilities."),
+    _Metric("gradient_norm", "Gradient norm", "Length of the gradient of all weights together."),
+    _Metric("samples_per_second", "Speed", "Pairs that training goes through.", "pairs/s", from_zero=True),
+    _Metric("memory_mb", "Memory", "Most memory in use.", "MB", from_zero=True),
+    _Metric("image_similarity", "Similarity of different pictures", "Near 1, all get the same embedding."),
+    _Metric("text_similarity", "Similarity of different texts", "Near 1, all get the same embedding."),
+    _Metric("duplicates", "Duplicates", "Share of a batch whose picture or text is in it twice.", from_zero=True),
+    _Metric("samples", "Batch", "Pairs a step.", from_zero=True),
+)
+_NO_CHART = {
+    "step",
+    "not_finite",
+    "loss",
+    "chance_loss",
+    "seconds",
+    f"{VALIDATION}loss",
+    *(metric.name for metric in _METRICS),
+}
+
+
+def column(rows: Sequence[dict[str, Any]], name: str) -> tuple[Numbers, Numbers]:
+    """Steps and values, both (N,), of the rows that have a number by this name; NaN where it was not finite."""
+    pairs = [(row["step"], _number(row[name])) for row in rows if name in row]
+    table = np.array(pairs, float).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def make_charts(rows: Sequence[dict[str, Any]]) -> tuple[list[Chart], list[str]]:
+    """The charts of a run: loss and validation first; whatever else the log holds last.
+
+    Args:
+        rows: In the order of their steps.
+
+    Returns:
+        The charts, and the names beyond ``MOST_NAMES``, which have none.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    shown, left_out = names[:MOST_NAMES], names[MOST_NAMES:]
+    charts = [*_loss_chart(rows), *_recall_charts(rows, shown)]
+    for metric in _METRICS:
+        charts += _plain_chart(rows, metric)
+    for name in shown:
+        if name not in _NO_CHART and not _RECALL.fullmatch(name):
+            words = "In validation." if name.startswith(VALIDATION) else "As the trainer wrote it."
+            charts += _plain_chart(rows, _Metric(name, _readable(name), words))
+    return charts, left_out
+
+
+def recalls_at_1(rows: Sequence[dict[str, Any]]) -> tuple[Numbers, Numbers]:
+    """Steps and means over both directions, both (N,), of recall at 1 in validation, as shares."""
+    columns = [column(rows, f"{VALIDATION}{direction}_r1") for direction in _DIRECTIONS]
+    steps = np.unique(np.concatenate([steps for steps, _ in columns]))
+    sums, counts = np.zeros(len(steps)), np.zeros(len(steps))
+    for at, values in columns:
+        place = np.searchsorted(steps, at)
+        sums[place] += values
+        counts[place] += 1
+    complete = counts == sum(len(at) > 0 for at, _ in columns)
+    return steps[complete], sums[complete] / counts[complete]
+
+
+def _loss_chart(rows: Sequence[dict[str, Any]]) -> Iterator[Chart]:
+    series = list(_line(rows, "loss", "training"))
+    words = "Lower is better."
+    if series and len(series[0].values) > _SMOOTHED_FROM:
+        smooth = replace(series[0], values=moving_average(series[0].values), kind="smooth")
+        series = [replace(series[0], name="as logged", kind="faint"), smooth]
+        words += " Faint: as logged, with its range; strong: moving average."
+    odd = int((~np.isfinite(column(rows, "loss")[1])).sum())
+    if series and odd:
+        words += f" {odd:,} losses were not finite; triangles mark them."
+    series += [replace(line, kind="guide", color=4) for line in _line(rows, "chance_loss", "guessing")]
+    series += [replace(line, kind="dots", color=1) for line in _line(rows, f"{VALIDATION}loss", "validation")]
+    if series:
+        yield Chart("Loss", words, tuple(series))
+
+
+def _recall_charts(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[Chart]:
+    """A chart for each k, with a line for each direction."""
+    found = {name: match for name in names if (match := _RECALL.fullmatch(name))}
+    for k in sorted({int(match[2]) for match in found.values()}):
+        series: list[Series] = []
+        for name, match in found.items():
+            if int(match[2]) == k:
+                label = _DIRECTIONS.get(match[1], _readable(match[1]))
+                lines = _line(rows, name, label)
+                series += [
+                    replace(line, values=100 * line.values, kind="dots", color=len(series) % 5) for line in lines
+                ]
+        if series:
+            words = f"Share of validation pairs found among the {k} nearest." if k > 1 else "Share found first."
+            yield Chart(f"Validation recall at {k}", words, tuple(series), "%", from_zero=True)
+
+
+def _plain_chart(rows: Sequence[dict[str, Any]], metric: _Metric) -> Iterator[Chart]:
+    for line in _line(rows, metric.name, "as logged"):
+        shown = replace(line, kind="dots", color=1) if metric.name.startswith(VALIDATION) else line
+        yield Chart(metric.title, metric.words, (shown,), metric.unit, metric.from_zero)
+
+
+def _line(rows: Sequence[dict[str, Any]], name: str, label: str) -> Iterator[Series]:
+    """The values under a name; nothing when none of them is finite."""
+    steps, values = column(rows, name)
+    if np.isfinite(values).any():
+        yield Series(label, steps, values)
+
+
+def _readable(name: str) -> str:
+    return name[:_LONGEST_NAME].removeprefix(VALIDATION).replace("_", " ").replace("/", " / ")
+
+
+def _number(value: Any) -> float:
+    """As float32 would have it, in which weights are: infinite beyond its range, here NaN, and 0 below."""
+    if not isinstance(value, (int, float)) or not abs(value) <= _LARGEST:
+        return np.nan
+    return float(value) if abs(value) >= _SMALLEST else 0.0

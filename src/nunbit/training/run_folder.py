@@ -1,0 +1,135 @@
+"""The folder of one run, and what is in it.
+
+=================  ===================================================================================
+``config.json``    the configuration as it was resolved, versions, seed, fingerprints of the data
+``metrics.jsonl``  a line of numbers every so many steps
+``ledger.jsonl``   a line for every picture or row that was set aside
+``diagnosis.jsonl``  what went wrong, in words
+``checkpoints/``   what a run needs to go on
+``examples/``      what the model answered at some steps
+``features/``      outputs of locked towers, computed once
+``model/``         the trained model
+``report.html``    all of it to look at
+=================  ===================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from nunbit.durable import only_writer, replace_file
+from nunbit.errors import UsageError
+from nunbit.training.diagnosis import Finding
+from nunbit.types import Rejected
+
+FREE = ("command", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "tensorboard")
+"""Settings that may change when a run goes on: they decide what is seen, not what is learned."""
+
+
+class RunFolder:
+    """A run's folder.
+
+    Args:
+        path: Made when it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints, self.examples, self.model = path / "checkpoints", path / "examples", path / "model"
+        self._noted: set[str] = set()
+        self._lock = Lock()  # pictures are set aside by the thread that prepares batches
+
+    @contextmanager
+    def opened(self, resolved: Mapping[str, Any]) -> Iterator[None]:
+        """Be the only writer while the block runs, in a folder of this very configuration.
+
+        Args:
+            resolved: All that decides what is learned, as plain values.
+
+        Raises:
+            UsageError: The folder holds a run with another configuration, or other files.
+            StoreBusy: Another process trains there.
+        """
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "config.json").is_file():
+            raise UsageError(f"{self.path} holds other files already", hint="give a new folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        with only_writer(self.path / "writer.lock", str(self.path)):
+            self._check(resolved)
+            content = json.dumps(resolved, indent=2, ensure_ascii=False).encode() + b"\n"
+            replace_file(self.path / "config.json", lambda file: file.write(content))
+            self.checkpoints.mkdir(exist_ok=True)
+            self.examples.mkdir(exist_ok=True)
+            ledger = self.path / "ledger.jsonl"
+            self._noted = {json.loads(line)["path"] for line in _lines(ledger)}
+            yield
+
+    def set_aside(self, rejected: Rejected) -> None:
+        """Note what cannot be used, once."""
+        with self._lock:
+            if rejected.path not in self._noted:
+                self._noted.add(rejected.path)
+                _append(self.path / "ledger.jsonl", asdict(rejected))
+
+    def note(self, finding: Finding) -> None:
+        """Note what goes wrong with the run."""
+        _append(self.path / "diagnosis.jsonl", asdict(finding))
+
+    def save_example(self, step: int, content: Mapping[str, Any]) -> None:
+        """Keep what the model answers at a step."""
+        data = json.dumps(content, ensure_ascii=False).encode()
+        replace_file(self.examples / f"step-{step:06d}.json", lambda file: file.write(data))
+
+    def _check(self, resolved: Mapping[str, Any]) -> None:
+        path = self.path / "config.json"
+        if not path.is_file():
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            name
+            for name in sorted(set(_flat(before)) | set(_flat(resolved)))
+            if _flat(before).get(name) != _flat(resolved).get(name)
+            and name.rpartition(".")[2] not in FREE
+            and not name.startswith("versions.")
+        ]
+        if differing:
+            name = differing[0]
+            if name.endswith("fingerprint"):
+                hint = "the files that teach were changed since; give another folder to start anew"
+                raise UsageError(f"{self.path} holds a run with other data", hint=hint)
+            was, now = _flat(before).get(name), _flat(resolved).get(name)
+            raise UsageError(
+                f"{self.path} holds a run with another configuration: {name} was {was!r}, is {now!r}",
+                hint="give another folder, or delete this one to start anew",
+            )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _append(path: Path, content: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Whole lines; a kill may have cut the last one off."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        content = content[: content.rfind(b"\n") + 1]
+        path.write_bytes(content)
+    return content.splitlines()

@@ -1,0 +1,63 @@
+"""What people see of a run while it goes on: a bar on a terminal, a line now and then in a file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from nunbit.console import ShowProgress, progress_bar, say
+from nunbit.training.diagnosis import Finding
+
+_SECONDS = 30
+
+
+class ConsoleWatcher:
+    """Tells of a run on stderr.
+
+    Args:
+        steps: Of the whole run.
+        bar: Draws the bar; None where stderr is no terminal.
+    """
+
+    def __init__(self, steps: int, bar: ShowProgress | None) -> None:
+        self._steps, self._bar = steps, bar
+        self._begin, self._first = time.monotonic(), 0
+        self._told = 0.0
+
+    def progress(self, step: int, values: Mapping[str, float]) -> None:
+        """A step was made."""
+        note = f"loss {values['loss']:.3f}"
+        if "logit_scale" in values:
+            note += f" · scale {values['logit_scale']:.1f}"
+        note += f" · {values['samples_per_second']:,.0f} pairs/s · {values['memory_mb'] / 1000:.1f} GB"
+        if self._bar is not None:
+            self._bar(step, self._steps, note)
+            return
+        now = time.monotonic()
+        self._first = self._first or step
+        if now - self._told < _SECONDS and step != self._steps:
+            return
+        self._told = now
+        left = (now - self._begin) / max(1, step - self._first) * (self._steps - step) / 60
+        say(f"step {step} of {self._steps} · {note} · {left:.0f} min left")
+
+    def found(self, finding: Finding) -> None:
+        """Something goes wrong."""
+        say(f"step {finding.step}: {finding.words}; {finding.remedy}")
+
+
+@contextmanager
+def console_watcher(steps: int, *, leads: bool) -> Iterator[ConsoleWatcher]:
+    """Watch on stderr while the block runs.
+
+    Args:
+        steps: Of the whole run.
+        leads: This is the process that talks.
+    """
+    if not leads or not sys.stderr.isatty():
+        yield ConsoleWatcher(steps, None)
+        return
+    with progress_bar("training") as bar:
+        yield ConsoleWatcher(steps, bar)
