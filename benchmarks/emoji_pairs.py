@@ -5,17 +5,17 @@ Usage: python benchmarks/emoji_pairs.py --into DIR [--packages FOLDER]
 A small proof that training works: some artists' drawings teach a model, those of another, never seen, are to be named.
 
 Needs resvg-py, which draws SVG (`pip install resvg-py==0.5.0`), and, without ``--packages``, npm and the network: the
-packages are then fetched into ``DIR/packages``. Each is compared with the sha512 in `PACKAGES`.
+packages are then fetched into ``DIR/packages``. Each is compared with its sha512 in ``emoji_sources.py``.
 
 Which emoji: every entry of emojibase-data but skin tones (which it keeps inside of an entry), components (hair, skin:
 its group 2) and the 26 regional indicators (no group). That is 1,914, and so many labels to choose from; a style has
-drawings of most of them. Which style is trained on, chosen by, or only tested with is written in `STYLES`, and was
+drawings of most of them. Which style is trained on, chosen by, or only tested with is written there, too, and was
 decided before any model was trained.
 
 What is written to DIR: ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``, a drawing a line; ``concepts.jsonl``
 with labels and tags, ``labels-en.txt`` and ``labels-ko.txt`` in the same order; ``drawings/STYLE/HEX.png``, at most
-72 x 72 with transparency; ``set_aside.jsonl``; ``sources.json`` and ``README.md`` with licences. A second run writes the
-same bytes.
+72 x 72 with transparency; ``set_aside.jsonl``; ``sources.json`` and ``README.md`` with licences. A second run writes
+the same bytes.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from PIL import Image
+from typing import Any
 
 from nunbit.console import track
 from nunbit.durable import replace_file
 from nunbit.errors import UsageError
 from nunbit.types import Rejected
+from PIL import Image
+
+from emoji_sources import LABELS, PACKAGES, STYLES, Style
 
 SIDE = 72
 """Pixels; what is larger is scaled down to it, and vectors are drawn at it."""
@@ -50,33 +51,6 @@ COMPONENTS = 2
 MEMBER_BYTES = 1 << 26
 LANGUAGES = ("en", "ko")
 PARTS = ("train", "validation", "test")
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """One artist's drawings.
-
-    Attributes:
-        name: A folder's name.
-        part: What they are for.
-        package: Name and version of the package that holds them.
-        members: The folder inside of it whose files are called by code points; or, of an Iconify set, its one file,
-            in which drawings are called by words.
-        ending: Of those files.
-        license: Of the drawings, which is not always that of the package.
-        by: Who made them.
-        flags: Its flags of countries and regions are used. LobeHub's packages have some, which Microsoft's Fluent, whose
-            licence they are under, has not.
-    """
-
-    name: str
-    part: Literal["train", "validation", "test"]
-    package: str
-    members: str
-    ending: str
-    license: str
-    by: str
-    flags: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,79 +82,6 @@ class Concept:
                 texts.append(text)
                 languages.append(language)
         return texts, languages
-
-
-PACKAGES = {
-    "emojibase-data@17.0.0": (
-        "Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA=="
-    ),
-    "emoji-datasource-google@16.0.0": (
-        "ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A=="
-    ),
-    "emoji-datasource-google@4.1.0": (
-        "QjpXzWdaqbDAOc4fUYmekhFgs7W4ZxbPW5863lRl26O1U5Twmy40Es2Dcyuz6Ni6Mo7gRXjFv/K0xhTGRU5Gow=="
-    ),
-    "emoji-datasource-google@3.0.0": (
-        "Ms+IO6V40EKcfBjxs76iLYQexo6Tgl8MbTxM7Z4Qm5n/Hwkr/DNNYui40aU3YaVd8oRNLaMXN1/rS++/VHViPQ=="
-    ),
-    "emoji-datasource-twitter@16.0.0": (
-        "7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ=="
-    ),
-    "@lobehub/fluent-emoji-3d@1.1.0": (
-        "Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g=="
-    ),
-    "@lobehub/fluent-emoji-flat@1.1.0": (
-        "lPYCg8+N56MIj+iOgeBeH6AF0tneXxJCvgi41rOTjAWpA5rU2WUcmU1fiIXouEe8GrSTarWCYLY2ML+rdLRHsg=="
-    ),
-    "@iconify-json/fxemoji@1.2.2": (
-        "UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ=="
-    ),
-    "emoji-datasource-emojione@3.0.0": (
-        "IizQzEpqD2X+fJRX1nEoN0ZCAwxyxlrz0sCV+HQAzi9m/jTA7FjPPaVX+P8esTCqCYK6agUHTr9nnjmTTSxYDA=="
-    ),
-    "openmoji@17.0.0": ("EBnYrNGdcdw+OSXmENeNE1yBNRu6tOraTmoOyUbJkTmvT/+XETp8RZLSJFzD3lrPc5N9CzsyPnRTk0Vp4UaI9w=="),
-}
-"""Name and version → the base64 of the sha512 of the archive, as npm's ``integrity`` has it."""
-
-LABELS = "emojibase-data@17.0.0"
-
-_GOOGLE = "package/img/google/64/"
-_NOTO, _FLUENT = "Google (Noto Emoji)", "Microsoft (Fluent Emoji)"
-STYLES = (
-    Style("google", "train", "emoji-datasource-google@16.0.0", _GOOGLE, ".png", "Apache-2.0", _NOTO),
-    Style("google-2017", "train", "emoji-datasource-google@4.1.0", _GOOGLE, ".png", "Apache-2.0", _NOTO),
-    Style("google-2016", "train", "emoji-datasource-google@3.0.0", _GOOGLE, ".png", "Apache-2.0", _NOTO),
-    Style(
-        "twitter",
-        "train",
-        "emoji-datasource-twitter@16.0.0",
-        "package/img/twitter/64/",
-        ".png",
-        "CC-BY-4.0",
-        "Twitter and jdecked (Twemoji)",
-    ),
-    Style("fluent-3d", "train", "@lobehub/fluent-emoji-3d@1.1.0", "package/assets/", ".webp", "MIT", _FLUENT, False),
-    Style("fluent-flat", "train", "@lobehub/fluent-emoji-flat@1.1.0", "package/assets/", ".svg", "MIT", _FLUENT, False),
-    Style(
-        "fxemoji",
-        "train",
-        "@iconify-json/fxemoji@1.2.2",
-        "package/icons.json",
-        ".json",
-        "Apache-2.0",
-        "Mozilla (Firefox OS Emoji)",
-    ),
-    Style(
-        "emojione",
-        "validation",
-        "emoji-datasource-emojione@3.0.0",
-        "package/img/emojione/64/",
-        ".png",
-        "CC-BY-4.0",
-        "EmojiOne 2.2.7",
-    ),
-    Style("openmoji", "test", "openmoji@17.0.0", "package/color/svg/", ".svg", "CC-BY-SA-4.0", "OpenMoji"),
-)
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ from nunbit.engine.machine import this_machine
 from nunbit.lora import merged_parameters
 from nunbit.training.averaging import interpolate
 from nunbit.training.config import TrainingPrecision
-from nunbit.training.distributed import World, join_world
+from nunbit.training.distributed import World, gather_state, join_world
 from nunbit.training.loop import Watcher, train
 from nunbit.training.report import write_report
 from nunbit.training.run_folder import RunFolder
@@ -137,8 +137,7 @@ def _run(
     world: World,
     watcher: Watcher,
 ) -> RunResult | None:
-    torch.manual_seed(config.training.seed)
-    student = make_student(config.model, _texts(config.data.train), name=config.name, license=config.license)
+    student = _student(config)
     start = merged_parameters(student.module) if config.model.wise_ft else {}
     student.module.to(world.device)
     set_aside = folder.set_aside if world.leads else lambda _: None
@@ -153,7 +152,20 @@ def _run(
     if world.leads:
         task.show = folder.save_example
     train(task, config.training, folder, world, watcher)
-    return _finish(task, config, folder, start) if world.leads else None
+    state = gather_state(student.module) if config.training.fsdp else None
+    if not world.leads:
+        return None
+    if state is not None:  # a divided module cannot be used by one process alone
+        task.student = _student(config)
+        task.student.module.load_state_dict(state)
+        task.student.module.to(world.device)
+    return _finish(task, config, folder, start)
+
+
+def _student(config: ContrastiveConfig) -> Student:
+    """The same model on every process, and whenever the run goes on."""
+    torch.manual_seed(config.training.seed)
+    return make_student(config.model, _texts(config.data.train), name=config.name, license=config.license)
 
 
 def _finish(task: ContrastiveTask, config: ContrastiveConfig, folder: RunFolder, start: dict[str, Tensor]) -> RunResult:

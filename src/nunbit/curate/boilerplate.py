@@ -27,6 +27,8 @@ _KINDS = {
     "no letters": re.compile(r"[\W\d_]*"),
 }
 
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+
 _STOCK = """
 image|images|img|picture|pictures|pic|photo|photos|photograph|thumbnail|thumb|avatar|profile picture|profile photo
 logo|our logo|site logo|company logo|icon|icons|banner|placeholder|spacer|none|null|undefined|nan|n/a|alt|alt text
@@ -57,9 +59,9 @@ class Boilerplate:
 
     def find(self, text: str) -> str:
         """Say what kind of boilerplate a text is; empty when it is none."""
-        given = plain(text)
+        given = plain(_TAG.sub(" ", text))
         kind = next((kind for kind, form in _KINDS.items() if form.fullmatch(given)), "")
-        return kind or ("a stock phrase" if _bare(text) in self._stock else "")
+        return kind or ("a stock phrase" if _bare(given) in self._stock else "")
 
 
 def _bare(text: str) -> str:

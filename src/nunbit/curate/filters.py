@@ -35,9 +35,8 @@ FILTERS = {
     "similarity": "Texts that do not fit their picture",
     "top_similarity": "Records of the least fitting texts",
     "balance": "Records of concepts that are frequent",
-    "no_text": "Records whose texts are all gone",
 }
-"""Name → what it takes out. Texts go by themselves, and a record goes when none of its texts is left: ``no_text``."""
+"""Name → what it takes out. Texts go by themselves; a record goes when none of its texts is left, by the last filter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nunbit.curate.facts import PictureFacts
-from nunbit.curate.filters import Finding
+from nunbit.curate.filters import FILTERS, Finding
 from nunbit.types import ImageText
 
 
@@ -76,15 +76,16 @@ class Pool:
 
     def drop_texts(self, row: int, findings: Iterable[tuple[str, Finding]]) -> None:
         """Take texts out of a record, and the record itself when none is left."""
-        record, filters = self.records[row], dict[str, None]()
+        record, filters = self.records[row], set[str]()
         for text, finding in findings:
             self.texts[row].remove(text)
-            filters[finding.filter] = None
+            filters.add(finding.filter)
             self.dropped.append(
                 Dropped(record.key, finding.filter, finding.detail, finding.score, text=text, image=record.image)
             )
         if not self.texts[row]:
-            self.drop(row, Finding("no_text", f"the last one went by {', '.join(filters)}" if filters else "none"))
+            last = max(filters, key=list(FILTERS).index, default="unreadable")
+            self.drop(row, Finding(last, "no text is left"))
 
     def preferred(self) -> list[int]:
         """The rows that are still there, those first that rather stay than a duplicate.

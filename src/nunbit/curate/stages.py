@@ -142,10 +142,9 @@ def judge_similarity(
         return
     order = sorted(left, key=lambda row: (-pool.similarity[row], stable_order(config.seed, pool.facts[row].sha256)))
     for row in order[math.ceil(config.top_similarity * len(order)) :]:
-        cosine = pool.similarity[row]
-        pool.drop(
-            row, Finding("top_similarity", f"cosine {cosine:.3f}, not of the best {config.top_similarity:.0%}", cosine)
-        )
+        cosine, text = max((cosines[row][text], text) for text in pool.texts[row])
+        detail = f"cosine {cosine:.3f}, not of the best {config.top_similarity:.0%}: {text}"
+        pool.drop(row, Finding("top_similarity", detail, cosine))
 
 
 def passed(pool: Pool, row: int, config: CurationConfig, embedder: Embedder) -> str:

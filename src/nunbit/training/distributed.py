@@ -118,6 +118,25 @@ def divide(module: nn.Module, blocks: Sequence[nn.Module], methods: dict[nn.Modu
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)  # gloo has no other
+
+
+def forget_gathered(module: nn.Module) -> None:
+    """Drop parameters that FSDP has put together for a forward pass: weights that changed since must be seen."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
+def gather_state(module: nn.Module) -> dict[str, Tensor]:
+    """All of a divided module's tensors, put together, on the first rank; a collective call."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state: dict[str, Tensor] = dict(get_model_state_dict(module, options=options))
+    return state
 
 
 def is_divided(tensor: Tensor) -> bool:

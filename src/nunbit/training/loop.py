@@ -26,7 +26,7 @@ from nunbit.training.averaging import WeightAverage, trained_parameters
 from nunbit.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from nunbit.training.config import TrainingConfig, rate_factor
 from nunbit.training.diagnosis import Diagnosis, Finding
-from nunbit.training.distributed import World, gradient_norm, sum_gradients, whole
+from nunbit.training.distributed import World, forget_gathered, gradient_norm, sum_gradients, whole
 from nunbit.training.metrics import MetricLog
 from nunbit.training.parameters import parameter_groups
 from nunbit.training.run_folder import RunFolder
@@ -176,6 +176,7 @@ class _Run:
             self.task.module.eval()
             with self._averaged(), torch.no_grad():
                 found = self.task.evaluate(step)
+            forget_gathered(self.task.module)
             if self.metrics is not None and found:
                 self.metrics.write(step, **found)
         self.world.wait()
@@ -186,14 +187,14 @@ class _Run:
     def _save(self, step: int) -> None:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         states: tuple[Any, Any] = get_state_dict(self.task.module, self.optimizer, options=options)
-        module, optimizer = states
-        frozen = self._frozen()
-        tensors: dict[str, Tensor] = {f"module/{n}": value for n, value in module.items() if n not in frozen}
-        for name, state in optimizer["state"].items():
-            tensors |= {f"optimizer/{name}/{key}": value for key, value in state.items()}
-        if self.average is not None:
-            tensors |= {f"average/{name}": whole(value) for name, value in self.average.averages.items()}
-        if self.world.leads:
+        averages = {} if self.average is None else {n: whole(value) for n, value in self.average.averages.items()}
+        if self.world.leads:  # the others were given nothing
+            module, optimizer = states
+            frozen = self._frozen()
+            tensors = {f"module/{name}": value for name, value in module.items() if name not in frozen}
+            for name, state in optimizer["state"].items():
+                tensors |= {f"optimizer/{name}/{key}": value for key, value in state.items()}
+            tensors |= {f"average/{name}": value for name, value in averages.items()}
             plain = {"groups": optimizer["param_groups"], "without_numbers": self.without_numbers}
             checkpoint = Checkpoint(step, tensors, plain)
             save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.keep_checkpoints)

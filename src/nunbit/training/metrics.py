@@ -177,7 +177,7 @@ def read_lines(
     objects, damaged = [], []
     for number, line in enumerate(_whole_lines(path), start=1):
         try:
-            content = json.loads(line)
+            content = json.loads(line.decode())
         except (ValueError, RecursionError):
             content = None
         if isinstance(content, dict) and valid(content):

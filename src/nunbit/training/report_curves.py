@@ -25,6 +25,7 @@ MOST_NAMES = 60
 
 _LONGEST_NAME = 80
 _SMOOTHED_FROM = 20  # values; fewer are seen one by one
+_KINDS = {int, float, type(None)}
 _SMALLEST, _LARGEST = 1e-45, 3.4e38
 _RECALL = re.compile(r"validation/(\w+)_r(\d{1,6})")
 _DIRECTIONS = {"image_to_text": "picture → text", "text_to_image": "text → picture"}
@@ -64,10 +65,20 @@ _NO_CHART = {
 
 
 def column(rows: Sequence[dict[str, Any]], name: str) -> tuple[Numbers, Numbers]:
-    """Steps and values, both (N,), of the rows that have a number by this name; NaN where it was not finite."""
-    pairs = [(row["step"], _number(row[name])) for row in rows if name in row]
-    table = np.array(pairs, float).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
+    """Steps and values, both (N,), of the rows that have something by this name.
+
+    Values are as float32 would have them, in which weights are: NaN where one is no number or beyond its range, and 0
+    below.
+    """
+    found = [row for row in rows if name in row]
+    steps = np.array([row["step"] for row in found], float)
+    raw = [row[name] for row in found]
+    try:
+        values = np.array(raw if _KINDS.issuperset(map(type, raw)) else list(map(_number, raw)), float)
+    except OverflowError:  # a whole number of hundreds of digits
+        values = np.array(list(map(_number, raw)), float)
+    size = np.abs(values)
+    return steps, np.where(size <= _LARGEST, np.where(size < _SMALLEST, 0.0, values), np.nan)
 
 
 def make_charts(rows: Sequence[dict[str, Any]]) -> tuple[list[Chart], list[str]]:
@@ -155,7 +166,4 @@ def _readable(name: str) -> str:
 
 
 def _number(value: Any) -> float:
-    """As float32 would have it, in which weights are: infinite beyond its range, here NaN, and 0 below."""
-    if not isinstance(value, (int, float)) or not abs(value) <= _LARGEST:
-        return np.nan
-    return float(value) if abs(value) >= _SMALLEST else 0.0
+    return float(value) if type(value) in (int, float) and abs(value) <= _LARGEST else np.nan

@@ -54,9 +54,9 @@ def draw_retrieval(examples: Examples) -> Iterator[str]:
 
 def shown_text(text: str, limit: int = _LONGEST_TEXT) -> str:
     """Any text, made fit for HTML: cut, its controls visible, and unable to turn its surroundings around."""
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    joined = "\u200d".join(map(one_line, cut.split("\u200d")))  # the one invisible character that emoji are made with
-    return f"<bdi>{escape(joined)}</bdi>"
+    parts = text[: limit + 1].split("\u200d")  # the one invisible character that emoji are made with
+    line = "\u200d".join(map(one_line, parts))
+    return f"<bdi>{escape(line if len(line) <= limit else line[: limit - 1] + '…')}</bdi>"
 
 
 def _matrix(examples: Examples, low: float, high: float) -> Iterator[str]:
