@@ -39,6 +39,7 @@ from nunbit.durable import replace_file
 from nunbit.errors import UsageError
 from nunbit.types import Rejected
 from PIL import Image
+from resvg_py import svg_to_bytes
 
 from emoji_sources import LABELS, PACKAGES, STYLES, Style
 
@@ -230,7 +231,7 @@ def _add_style(pairs: Pairs, style: Style, archive: Path, concepts: list[Concept
         if key not in by_key:
             continue
         try:
-            drawing = as_drawing(data, svg=style.ending != ".png" and style.ending != ".webp")
+            drawing = as_drawing(data, svg=style.ending == ".svg")
         except Exception as error:  # whatever Pillow and resvg raise for a damaged file
             pairs.rejected.append(Rejected(f"{style.name}/{name}", "damaged", str(error)))
             continue
@@ -261,8 +262,7 @@ def _drawings(style: Style, archive: Path, concepts: list[Concept]) -> Iterator[
         return
     for path, data in _members(archive, style.members):
         name = path.removeprefix(style.members)
-        if name.endswith(style.ending):
-            yield name, key_of(name.removesuffix(style.ending)), data
+        yield name, key_of(name.removesuffix(style.ending)), data
 
 
 def _drawings_by_name(
@@ -289,8 +289,6 @@ def _letters(name: str) -> str:
 def as_drawing(data: bytes, *, svg: bool) -> Image.Image:
     """Decode or draw one, to a square RGBA picture of at most `SIDE` pixels a side."""
     if svg:
-        from resvg_py import svg_to_bytes
-
         data = svg_to_bytes(svg_string=data.decode(), width=SIDE, height=SIDE, skip_system_fonts=True)
     with Image.open(io.BytesIO(data)) as opened:
         picture = opened.convert("RGBA")

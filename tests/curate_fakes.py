@@ -1,4 +1,4 @@
-"""What the tests of curation share: pictures that look different, records of them, and an encoder that takes no time."""
+"""What the tests of curation share: pictures that look different, records of them, and a quick encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Near duplicates: hashes that survive what happens to pictures, and searches that find what comparing all pairs finds."""
+"""Near duplicates: hashes survive what happens to pictures, searches find what comparing all pairs finds."""
 
 from __future__ import annotations
 
@@ -128,12 +128,13 @@ def test_a_near_hash_alone_is_no_twin() -> None:
 
 
 def test_embeddings_find_twins_that_look_alike_only() -> None:
-    image = scene(1)
-    looks = looks_of([image, image.crop((6, 4, 154, 115)), scene(2), scene(3)])
-    rows = np.zeros((4, 8), np.float16)
-    rows[:, 0] = 1  # the encoder cannot tell any two apart
-    rows[3] = np.eye(8)[1]
-    assert set(find_twins([0, 1, 2, 3], search_embeddings(rows, looks, 0.9))) == {1}
+    """The encoder takes the first five for one; the third has another hash, the fourth other colors."""
+    grid = np.random.default_rng(0).integers(0, 256, 192, dtype=np.uint8)
+    hashes = np.array([0, 2**18 - 1, 2**19 - 1, 0, 1, 0], np.uint64)
+    looks = Looks(hashes, np.stack([grid, grid, grid, grid[::-1], grid, grid]))
+    rows = np.tile(np.eye(8, dtype=np.float16)[0], (6, 1))
+    rows[5] = np.eye(8)[1]
+    assert set(find_twins(range(6), search_embeddings(rows, looks, 0.9))) == {1, 4}
 
 
 def test_groups_reach_through_others_and_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +153,12 @@ def test_facts_are_those_of_the_picture(tmp_path: Path) -> None:
     facts, other = measure(str(tmp_path / "a.png")), measure((tmp_path / "b.bmp").read_bytes())
     assert (facts.width, facts.height, facts.short_side, facts.aspect) == (300, 200, 200, 1.5)
     assert facts.pixels == other.pixels and facts.sha256 != other.sha256 and len(facts.layout) == 192
+
+
+def test_the_same_pixels_in_another_shape_are_another_picture(tmp_path: Path) -> None:
+    for name, size in (("wide.png", (20, 10)), ("tall.png", (10, 20))):
+        Image.new("RGB", size, "red").save(tmp_path / name)
+    assert measure(str(tmp_path / "wide.png")).pixels != measure(str(tmp_path / "tall.png")).pixels
 
 
 def test_sharpness_falls_with_blur_and_one_color_is_a_share() -> None:

@@ -24,6 +24,7 @@ from nunbit.losses import (
     tiled_sigmoid,
     tiled_softmax,
 )
+from nunbit.losses.tiles import Tiles
 
 KINDS = ("softmax", "sigmoid")
 batches = st.builds(make_batch, st.integers(1, 12), seed=st.integers(0, 10**6), duplicates=st.booleans())
@@ -105,12 +106,10 @@ def test_two_pictures_with_one_caption_do_not_repel() -> None:
     texts = functional.normalize(torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.float64), dim=1)
     texts.requires_grad_()
     ids = Identities(torch.tensor([0, 1, 2]), torch.tensor([7, 7, 8]))
-    for known, least in ((ids, -1e-9), (None, 1.0)):
-        loss = tiled_softmax(images, texts, 50.0, known)
-        (gradient,) = torch.autograd.grad(loss, texts)
-        # Along the other picture's direction: only a loss that calls it a negative has a slope there.
-        assert gradient[0, 1].item() > least
-        assert (known is None) == (gradient[0, 1].item() > 1.0)
+    for known in (None, ids):
+        (gradient,) = torch.autograd.grad(tiled_softmax(images, texts, 50.0, known), texts)
+        away = gradient[0, 1] > 1  # text 0 from picture 1, as far as the loss has its way
+        assert away == (known is None)
 
 
 def test_pairs_that_share_nothing_are_negatives_even_with_a_common_third() -> None:
@@ -136,14 +135,14 @@ def test_float32_is_as_exact_as_it_can_be(kind: str, duplicates: bool) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_sums_in_float32(kind: str) -> None:
     batch = make_batch(301, width=32)
-    loss, gradients = with_gradients(tiled(kind, 16), batch.to(torch.bfloat16))
+    loss, gradients = with_gradients(tiled(kind, 4), batch.to(torch.bfloat16))
     expected, exact = with_gradients(plain(kind), batch)
     assert loss.dtype == torch.float32
     assert gradients["images"].dtype == torch.bfloat16
     assert_agree(loss, expected, rtol=3e-3, atol=0.0)
     for name in ("images", "texts"):
         error = (gradients[name].double() - exact[name]).norm() / exact[name].norm()
-        assert error < 0.01, name  # sums over 19 tiles in bfloat16 would be off by more
+        assert error < 0.005, name  # sums over 76 tiles in bfloat16 would be off by 0.009
 
 
 @quick
@@ -210,14 +209,19 @@ def test_the_gradient_is_handed_over_once_and_not_copied(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_what_is_asked_for_gets_a_gradient(kind: str) -> None:
+def test_the_loss_alone_computes_no_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = make_batch(9)
+    monkeypatch.setattr(Tiles, "add_gradients", lambda *_: pytest.fail("nobody asked for gradients"))
     with torch.no_grad():
         assert_agree(tiled(kind)(batch), plain(kind)(batch))
-        assert tiled(kind)(batch).grad_fn is None
-    frozen = batch._replace(images=batch.images.detach())
-    assert_agree(with_gradients(tiled(kind), frozen._replace(images=batch.images))[0], plain(kind)(batch).detach())
-    tiled(kind)(frozen).backward()
+    detached = batch._replace(**{name: one.detach() for name, one in batch._asdict().items() if one is not None})
+    assert not tiled(kind)(detached).requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frozen_side_may_stand_beside_one_that_learns(kind: str) -> None:
+    batch = make_batch(9)
+    tiled(kind)(batch._replace(images=batch.images.detach())).backward()
     assert_agree(batch.texts.grad, with_gradients(plain(kind), batch)[1]["texts"])
 
 
@@ -309,7 +313,7 @@ def test_cached_gradients_are_those_of_one_batch(dtype: torch.dtype, sizes: list
 def test_dropout_is_the_same_in_both_passes_and_goes_on_after_them() -> None:
     towers, chunks = Towers(0.5), torch.ones(12, 6, dtype=torch.float64).split(4)
     torch.manual_seed(3)
-    cached_backward(towers.encode, chunks, towers.loss)
+    cached_backward(towers.encode, chunks, lambda images, texts: towers.loss(images, texts) * torch.rand(()))
     after = torch.rand(3)
     first, second = towers.calls[:3], towers.calls[3:]
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -318,12 +322,13 @@ def test_dropout_is_the_same_in_both_passes_and_goes_on_after_them() -> None:
     with torch.no_grad():
         for chunk in chunks:
             towers.encode(chunk)
+    torch.rand(())  # the loss's
     assert torch.equal(torch.rand(3), after)
 
 
 def test_one_chunk_is_encoded_once() -> None:
     towers, items = Towers(0.0), torch.randn(8, 6, dtype=torch.float64)
-    cached_backward(towers.encode, [items], towers.loss)
+    assert not cached_backward(towers.encode, [items], towers.loss).requires_grad
     assert len(towers.calls) == 1
     assert len(towers.gradients()) == 10
 

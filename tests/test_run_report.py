@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import math
 import re
 import subprocess
 import sys
@@ -16,18 +15,15 @@ from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from nunbit.errors import UsageError
 from nunbit.training.metrics import MetricLog
 from nunbit.training.report import write_report
-from nunbit.training.report_charts import BUCKETS, Chart, Series, bucketed, draw_chart, moving_average, shown_number
+from nunbit.training.report_charts import BUCKETS
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)></style>\ud800\x00\u202e`x` & 눈빛 👩\u200d🔧"
 KNOWN = {"loss": 2.0, "learning_rate": 1e-4, "logit_scale": 14.3, "gradient_norm": 1.0, "samples_per_second": 800.0}
@@ -91,84 +87,6 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-# --------------------------------------------------------------------------------------------------------- curves --
-
-
-def series(values: list[float], **options: Any) -> Series:
-    return Series("x", np.arange(1.0, len(values) + 1), np.array(values, float), **options)
-
-
-@given(st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=60), st.integers(1, 20))
-@settings(deadline=None)
-def test_joining_neighbors_loses_no_peak_and_no_step(values: list[float], limit: int) -> None:
-    line = series(values)
-    points = bucketed(line, limit)
-    assert len(points.mean) <= max(limit, min(len(values), limit))
-    assert points.first[0] == 1 and points.last[-1] == len(values)
-    assert (points.first[1:] == points.last[:-1] + 1).all()
-    for place in range(len(points.mean)):
-        inside = line.values[int(points.first[place]) - 1 : int(points.last[place])]
-        finite = inside[np.isfinite(inside)]
-        assert points.odd[place] == (len(finite) < len(inside))
-        if len(finite):
-            assert (points.low[place], points.high[place]) == (finite.min(), finite.max())
-            assert math.isclose(points.mean[place], finite.mean(), rel_tol=1e-9, abs_tol=1e-6)
-        else:
-            assert np.isnan([points.low[place], points.mean[place], points.high[place]]).all()
-
-
-FLOATS = st.floats(-3.4e38, 3.4e38).filter(lambda value: value == 0 or abs(value) >= 1e-45) | st.just(math.nan)
-
-
-@given(
-    st.lists(FLOATS, min_size=1, max_size=40).filter(lambda values: not np.isnan(values).all()),
-    st.sampled_from(("faint", "strong", "smooth", "guide", "dots")),
-    st.booleans(),
-)
-@settings(deadline=None, max_examples=150)
-def test_whatever_the_values_the_curve_stays_in_its_frame(values: list[float], kind: Any, from_zero: bool) -> None:
-    figure = draw_chart(Chart("t", "w", (series(values, kind=kind),), from_zero=from_zero))
-    svg = ElementTree.fromstring(figure)[2]
-    _, _, width, height = map(float, svg.attrib["viewBox"].split())
-    for path in svg.iter("path"):
-        if path.attrib["class"].split()[0] in ("faint", "strong", "smooth", "guide", "dots", "band"):
-            points = re.findall(r"(-?[\d.]+) (-?[\d.]+)", path.attrib["d"])
-            assert points and all(0 <= float(x) <= width and 0 <= float(y) <= height for x, y in points)
-    shown = json.loads(svg.attrib["data-lines"])[0]
-    assert len(shown["x"]) == len(shown["values"]) == len(shown["steps"]) == len(values)
-
-
-@pytest.mark.parametrize(
-    ("values", "from_zero", "expected"),
-    [
-        ([1.0, 150.0], False, True),
-        ([1.0, 90.0], False, False),
-        ([1.0, 150.0], True, False),
-        ([0.0, 150.0], False, False),
-    ],
-)
-def test_the_axis_is_logarithmic_from_a_range_of_a_hundred(
-    values: list[float], from_zero: bool, expected: bool
-) -> None:
-    chart = draw_chart(Chart("t", "w", (series(values),), from_zero=from_zero))
-    assert ("Logarithmic" in chart) == expected
-
-
-def test_the_moving_average_passes_over_what_is_not_finite() -> None:
-    assert moving_average(np.array([2.0, math.nan, 4.0, 6.0])).tolist() == [3.0, 4.0, 4.0, 5.0]
-    assert moving_average(np.full(5000, 3.0)).tolist() == [3.0] * 5000
-
-
-def test_numbers_are_written_as_people_do() -> None:
-    given = [0, 0.5, 1234.5, 999.96, 20000, 2_500_000, 3.14159, 5e-4, -1.5e-7, 1e12, math.nan]
-    wanted = ["0", "0.5", "1,234", "1,000", "20,000", "2.5M", "3.142", "5e-4", "−1.5e-7", "1e12", "not finite"]
-    assert [shown_number(value) for value in given] == wanted
-    assert shown_number(-3, "%") == "−3 %"
-
-
-# ----------------------------------------------------------------------------------------------------- the report --
-
-
 def test_the_headline_curves_and_configuration_of_a_run(tmp_path: Path) -> None:
     config = {
         "name": "눈빛 옷",
@@ -179,11 +97,21 @@ def test_the_headline_curves_and_configuration_of_a_run(tmp_path: Path) -> None:
     }
     folder = make_run(tmp_path / "run", steps=250, config=config)
     with MetricLog(folder) as log:
-        for step, share in ((100, 0.25), (200, 0.75), (250, 0.5)):
+        for step, share in ((100, 25.0), (200, 75.0), (250, 50.0)):
             found = {"validation/image_to_text_r1": share, "validation/text_to_image_r1": share / 2}
             log.write(step, **found, **{"validation/loss": 1.0, "validation/my_number": 3.0})
+        log.write(251, **{"validation/image_to_text_r1": 99.0})  # half of an evaluation is none
     page = Page(folder)
-    for words in ("눈빛 옷", "seed 7", "250", "2 h 5 min", "56.2 %mean, at step 200", "3 GBat most", "800pairs"):
+    for words in (
+        "눈빛 옷",
+        "seed 7",
+        "251",
+        "picture → text 99 %",
+        "2 h 5 min",
+        "56.2 %mean, at step 200",
+        "3 GBat most",
+        "800pairs",
+    ):
         assert words in page.text, words
     for words in ("nunbit train --set 'name=my run'", "betas0.9, 0.98", "0.path옷/a.jsonl", "torch2.13.0"):
         assert words in page.text, words
@@ -191,6 +119,36 @@ def test_the_headline_curves_and_configuration_of_a_run(tmp_path: Path) -> None:
     assert titles[:2] == ["Loss", "Validation recall at 1"] and "my number" in titles and len(titles) == 8
     assert "No step" not in page.text and "Notes" not in page.text
     assert not (page.all("link") or re.search(r"https?://(?!www\.w3\.org/2000/svg)", page.html))
+
+
+def test_a_text_that_is_there_twice_is_no_mistake(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    save_examples(folder, 1, matrix=[[0.5, 0.6], [0.4, None]], texts=["개", "개"])
+    assert "mistaken" not in "".join(re.findall("<td.*", Page(folder).html))
+    save_examples(folder, 1, matrix=[[0.5, 0.6], [0.4, None]])
+    assert "".join(re.findall("<td.*", Page(folder).html)).count("mistaken") == 2
+
+
+def test_several_sets_of_validation_pairs_have_charts_of_their_own(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    sides = ("image_to_text", "text_to_image")
+    with MetricLog(folder) as log:
+        for step, share in ((1, 20.0), (2, 50.0), (3, 40.0)):
+            sets = {
+                f"validation/{name}/{side}_r{k}": share + k for name in ("옷", "a/b") for side in sides for k in (1, 5)
+            }
+            log.write(step, **sets, **{"validation/mean_r1": share})
+    page = Page(folder)
+    titles = re.findall(r"<h3>(Validation.*?)</h3>", page.html)
+    assert [title.removeprefix("Validation recall at ") for title in titles] == [
+        "1",
+        "1, a/b",
+        "1, 옷",
+        "5, a/b",
+        "5, 옷",
+    ]
+    assert "50.0 %mean, at step 2" in page.text
+    assert page.text.count("text → picture 45 %") == 2
 
 
 def test_a_diagnosis_is_a_box_and_a_problem_comes_once(tmp_path: Path) -> None:
@@ -222,7 +180,7 @@ def test_the_matrix_frames_pairs_and_marks_mistakes(tmp_path: Path) -> None:
     page = Page(folder)
     rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", page.html)
     cells = [re.findall(r'<td class="([^"]*)"[^>]*>([^<]*)', row) for row in rows]
-    assert cells[0] == [("own dark", ".90"), ("mistaken dark", ".80")]  # the last step first; a row is a text
+    assert cells[0] == [("own hot", ".90"), ("mistaken hot", ".80")]  # the last step first; a row is a text
     assert cells[1] == [("", ".10"), ("own", ".30")]
     assert cells[2:4] == [[("own", ".00"), ("mistaken", ".00")], [("mistaken", ".00"), ("none", "–")]]  # a tie is none
     assert "own text is the nearest" in page.text and "For 1 of 2 pictures" in page.text and "For 0 of 2" in page.text
@@ -253,7 +211,7 @@ def test_what_is_damaged_is_told_and_the_rest_is_shown(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     (folder / "config.json").write_text('{"a":')
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('nonsense\n[1]\n{"step": 9, "loss": 1.0}\n{"cut off')
+        file.write('nonsense\n[1]\n{"step": 9, "loss": 1.0}\n{"step": 2}\n{"cut off')
     (folder / "ledger.jsonl").write_text('{"path": 3}\n')
     save_examples(folder, 1, matrix=[[1.0], [2.0]])
     save_examples(folder, 2)
@@ -275,7 +233,10 @@ def test_hostile_strings_stay_text(tmp_path: Path) -> None:
         "n": nested,
     }
     folder = make_run(tmp_path, config=config)
-    rows = ({"step": n, "loss": 10**400, HOSTILE: n, f"validation/{HOSTILE}_r1": 0.5, "text": HOSTILE} for n in (1, 2))
+    rows = (
+        {"step": n, "loss": 10**400, HOSTILE: n, f"validation/{HOSTILE}/image_to_text_r1": 0.5, "text": HOSTILE}
+        for n in (1, 2)
+    )
     write_lines(folder / "metrics.jsonl", *rows)
     write_lines(folder / "ledger.jsonl", {"path": HOSTILE, "reason": HOSTILE, "detail": HOSTILE})
     write_lines(folder / "diagnosis.jsonl", {"step": 1, "problem": HOSTILE, "words": HOSTILE, "remedy": HOSTILE})
@@ -288,6 +249,7 @@ def test_hostile_strings_stay_text(tmp_path: Path) -> None:
     assert not [
         name for _, attributes in page.elements for name in attributes if name.startswith("on") or name == "src"
     ]
+    assert "0.0.0.0.0.0…" in page.text  # lists in lists
     assert "눈빛 👩\u200d🔧" in page.text and "\u202e" not in page.html and "\\u202e" in page.text
     script = re.search(r"<script>(.*)</script>", page.html, re.DOTALL)
     assert script is not None
@@ -308,17 +270,21 @@ def test_the_largest_page_is_below_5_mb_and_quick(tmp_path: Path) -> None:
             if step % 20 == 0 and step <= 20 * 60:
                 row |= dict(zip(names, values[step // 20], strict=True))
             file.write(json.dumps(row) + "\n")
-    large = "data:image/png;base64," + "A" * 47_900
+    large, too_large = (f"data:image/png;base64,{'A' * size}" for size in (47_900, 4_900_000))
     matrix = draw.normal(size=(20, 20)).tolist()
     retrieval = [{"picture": n, "truth": long, "top": [[long, 0.5, False]] * 20} for n in range(20)]
     for step in (1, 2):
-        save_examples(folder, step, matrix=matrix, pictures=[large] * 20, texts=[long] * 20, retrieval=retrieval)
+        save_examples(
+            folder, step, matrix=matrix, pictures=[too_large] + [large] * 19, texts=[long] * 20, retrieval=retrieval
+        )
     write_lines(folder / "ledger.jsonl", *({"path": long, "reason": f"{n}{long}", "detail": long} for n in range(100)))
     begin = time.perf_counter()
     page = Page(folder)
     assert time.perf_counter() - begin < 60  # seconds where nothing else runs
     assert 1_000_000 < len(page.html.encode()) < 5_000_000
     assert "further numbers of the log have no chart" in page.text and "The rest is in config.json" in page.text
+    assert page.html.count('class="card"') == 12 and page.html.count('<tr><th scope="row">') == 300 + 30 + 2 * 16
+    assert max(map(len, re.findall("<bdi>([^<]*)", page.html))) == 400
     for svg in page.all("svg"):
         assert all(len(line["x"]) <= BUCKETS for line in json.loads(str(svg["data-lines"])))
 

@@ -6,6 +6,7 @@ Shapes: N pairs, S side in pixels, T tokens, E embedding.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from nunbit.clip import Clip
 from nunbit.contrastive.config import ModelConfig
 from nunbit.contrastive.students import MAX_SCALE, LockedWidths, append_provenance
 from nunbit.encode import Encoder, EncoderInfo
-from nunbit.errors import ConfigError
+from nunbit.errors import ConfigError, NunbitWarning
 from nunbit.layers import Block
 from nunbit.lora import add_lora, merge_lora
 from nunbit.preprocessing import Preprocessing
@@ -57,6 +58,7 @@ class ClipStudent:
             size if "vision" in config.locked else None, size if "text" in config.locked else None
         )
         self._decay = config.layer_decay
+        self._told_of_long_texts = False
         _free(model, config)
         for block in model.modules():
             if isinstance(block, Block):
@@ -71,8 +73,13 @@ class ClipStudent:
         return self._towers().encode_texts(texts)
 
     def token_ids(self, texts: Sequence[str]) -> Tensor:
-        """As the model's tokenizer cuts them."""
-        return torch.from_numpy(self.settings.tokenizer(texts))
+        """As the model's tokenizer cuts them; that texts were too long is told once."""
+        with warnings.catch_warnings():
+            if self._told_of_long_texts:
+                warnings.simplefilter("ignore", NunbitWarning)
+            ids = torch.from_numpy(self.settings.tokenizer(texts))
+        self._told_of_long_texts |= ids.shape[1] == self.settings.tokenizer.config.context_length
+        return ids
 
     def embed_image(self, inputs: Tensor) -> Tensor:
         """Through the tower, unless it is locked."""

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import nunbit
 from nunbit.config import read_config, to_plain
 from nunbit.console import progress_bar
 from nunbit.contrastive.batches import BatchMaker, Stores
@@ -173,7 +173,7 @@ def _finish(task: ContrastiveTask, config: ContrastiveConfig, folder: RunFolder,
     student = task.student
     student.merge()
     provenance: dict[str, Any] = {
-        "nunbit": nunbit.__version__,
+        "nunbit": version("nunbit"),
         "configuration": "config.json of the run",
         "seed": config.training.seed,
         "steps": config.training.steps,
@@ -282,7 +282,7 @@ def _resolved(
         "data_fingerprint": mixture.signature(),
         "validation_fingerprints": validation,
         "versions": {
-            "nunbit": nunbit.__version__,
+            "nunbit": version("nunbit"),
             "torch": torch.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),

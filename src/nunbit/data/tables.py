@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -282,11 +281,6 @@ def read_lines(file: BinaryIO, *, blank: bool = False) -> Iterator[tuple[int, by
             yield number, None
         elif blank or line.strip():
             yield number, line
-
-
-def write_row(record: dict[str, Any]) -> str:
-    """One line of a JSON lines file, as this module reads it; Korean left readable."""
-    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def common_folder(entries: Sequence[Entry]) -> str:

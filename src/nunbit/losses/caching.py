@@ -60,8 +60,6 @@ def cached_backward(
         for chunk in chunks:
             states.append(_RandomState.now())
             encoded.append(encode(chunk))
-    # Autocast keeps the weights that it has rounded, and those have no graph.
-    torch.clear_autocast_cache()
     sides = [torch.cat(parts).requires_grad_() for parts in zip(*encoded, strict=True)]  # (N, D) twice
     value = loss(*sides)
     value.backward()  # type: ignore[no-untyped-call]

@@ -123,13 +123,12 @@ class _Tiled(torch.autograd.Function):
         names = ("pairs", "width", f"the type (its place in {DTYPES})", "identities", "gradients")
         kinds = (DTYPES.index(images.dtype), call.identities is not None, wanted)
         check_alike(route, names, (*images.shape, *kinds), images.device)
-        with torch.autocast(images.device.type, enabled=False):  # the embeddings' type decides
-            factor = _number(scale, images)
-            tiles = Tiles(images, texts, call.identities, factor, size=call.tile)
-            if bias is None:
-                loss, gradients = softmax(tiles, factor, route, gradients=wanted)
-            else:
-                loss, gradients = sigmoid(tiles, _number(bias, images), route, gradients=wanted)
+        factor = _number(scale, images)
+        tiles = Tiles(images, texts, call.identities, factor, size=call.tile)
+        if bias is None:
+            loss, gradients = softmax(tiles, factor, route, gradients=wanted)
+        else:
+            loss, gradients = sigmoid(tiles, _number(bias, images), route, gradients=wanted)
         ctx.gradients = None
         if gradients is not None:
             pairs = zip(gradients, (images, texts, scale, bias), strict=True)

@@ -108,10 +108,11 @@ class Tiles:
                     torch.mm(images, texts.T, out=logits)
                 else:
                     logits.copy_(torch.mm(images, texts.T, out=_view(self._rounded, *logits.shape)))
+                positives = None
                 if self._identities is not None and others is not None:
                     positives = self._identities.tile(rows, others, columns)
-                else:
-                    positives = diagonal(rows, columns, logits.device) if own else None
+                elif own and rows == columns:
+                    positives = (torch.arange(len(texts), device=texts.device),) * 2
                 yield Tile(rows, columns, logits, _view(self._spare, *logits.shape), images, texts, positives)
 
     def add_gradients(self, tile: Tile, weights: Tensor, of_images: Tensor, of_texts: Tensor) -> None:
@@ -141,15 +142,6 @@ class Tiles:
         # Logits are linear in the scale, so the pictures' sums hold its gradient already.
         scale = by_row.sum() * factor
         return Gradients(of_images.mul_(self._scale * factor), of_texts.mul_(factor), scale, bias)
-
-
-def diagonal(rows: slice, columns: slice, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Where the diagonal of a block runs through a tile, counted in the tile; None where it does not."""
-    first, end = max(rows.start, columns.start), min(rows.stop, columns.stop)
-    if first >= end:
-        return None
-    places = torch.arange(first, end, device=device)
-    return places - rows.start, places - columns.start
 
 
 def slices(count: int, size: int) -> Iterator[slice]:

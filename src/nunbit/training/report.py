@@ -160,11 +160,11 @@ def _finite(rows: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[n
 
 
 def _best_validation(rows: list[dict[str, Any]]) -> tuple[str, str, str]:
-    """The best recall at 1, mean of both directions; without one, the lowest loss."""
+    """The best recall at 1, as `recalls_at_1` means it; without one, the lowest loss."""
     steps, recalls = recalls_at_1(rows)
     if np.isfinite(recalls).any():
         place = int(np.nanargmax(recalls))
-        return "Best recall at 1", f"{100 * recalls[place]:.1f} %", f"mean, at step {steps[place]:,.0f}"
+        return "Best recall at 1", f"{recalls[place]:.1f} %", f"mean, at step {steps[place]:,.0f}"
     steps, losses = column(rows, f"{VALIDATION}loss")
     if np.isfinite(losses).any():
         place = int(np.nanargmin(losses))
@@ -258,12 +258,9 @@ def _members(value: Any) -> dict[str, Any]:
 def _shown_value(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value):
-        return ", ".join(map(str, value))
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except RecursionError:  # lists in lists, by the hundred
-        return "…"
+    if isinstance(value, list) and not _members(value):
+        return ", ".join(map(_shown_value, value))
+    return "…" if value and isinstance(value, (dict, list)) else json.dumps(value)
 
 
 def _notes(notes: list[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ Shapes: N values.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ _LONGEST_NAME = 80
 _SMOOTHED_FROM = 20  # values; fewer are seen one by one
 _KINDS = {int, float, type(None)}
 _SMALLEST, _LARGEST = 1e-45, 3.4e38
-_RECALL = re.compile(r"validation/(\w+)_r(\d{1,6})")
+_RECALL = re.compile(r"validation/(?:(?P<data>.+)/)?(?P<side>\w+)_r(?P<k>\d{1,6})", re.DOTALL)
 _DIRECTIONS = {"image_to_text": "picture → text", "text_to_image": "text → picture"}
 
 
@@ -45,6 +46,7 @@ class _Metric:
 _METRICS = (
     _Metric("learning_rate", "Learning rate", "How far a step may move the weights.", from_zero=True),
     _Metric("logit_scale", "Logit scale", "Similarities are multiplied by it before they become probabilities."),
+    _Metric("logit_bias", "Logit bias", "Added before each pair is judged by itself."),
     _Metric("gradient_norm", "Gradient norm", "Length of the gradient of all weights together."),
     _Metric("samples_per_second", "Speed", "Pairs that training goes through.", "pairs/s", from_zero=True),
     _Metric("memory_mb", "Memory", "Most memory in use.", "MB", from_zero=True),
@@ -103,7 +105,10 @@ def make_charts(rows: Sequence[dict[str, Any]]) -> tuple[list[Chart], list[str]]
 
 
 def recalls_at_1(rows: Sequence[dict[str, Any]]) -> tuple[Numbers, Numbers]:
-    """Steps and means over both directions, both (N,), of recall at 1 in validation, as shares."""
+    """Steps and means of recall at 1 in validation, both (N,), in percent: as logged, or of the two directions."""
+    logged = column(rows, f"{VALIDATION}mean_r1")
+    if np.isfinite(logged[1]).any():
+        return logged
     columns = [column(rows, f"{VALIDATION}{direction}_r1") for direction in _DIRECTIONS]
     steps = np.unique(np.concatenate([steps for steps, _ in columns]))
     sums, counts = np.zeros(len(steps)), np.zeros(len(steps))
@@ -132,20 +137,18 @@ def _loss_chart(rows: Sequence[dict[str, Any]]) -> Iterator[Chart]:
 
 
 def _recall_charts(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[Chart]:
-    """A chart for each k, with a line for each direction."""
-    found = {name: match for name in names if (match := _RECALL.fullmatch(name))}
-    for k in sorted({int(match[2]) for match in found.values()}):
-        series: list[Series] = []
-        for name, match in found.items():
-            if int(match[2]) == k:
-                label = _DIRECTIONS.get(match[1], _readable(match[1]))
-                lines = _line(rows, name, label)
-                series += [
-                    replace(line, values=100 * line.values, kind="dots", color=len(series) % 5) for line in lines
-                ]
-        if series:
+    """A chart for each k and each set of validation pairs, with a line for each direction."""
+    groups: dict[tuple[int, str], list[Series]] = defaultdict(list)
+    for name in names:
+        if match := _RECALL.fullmatch(name):
+            lines = groups[int(match["k"]), match["data"] or ""]
+            label = _DIRECTIONS.get(match["side"], _readable(match["side"]))
+            lines += [replace(line, kind="dots", color=len(lines) % 5) for line in _line(rows, name, label)]
+    for (k, data), lines in sorted(groups.items(), key=lambda group: group[0]):
+        if lines:
+            title = f"Validation recall at {k}{', ' if data else ''}{data[:_LONGEST_NAME]}"
             words = f"Share of validation pairs found among the {k} nearest." if k > 1 else "Share found first."
-            yield Chart(f"Validation recall at {k}", words, tuple(series), "%", from_zero=True)
+            yield Chart(title, words, tuple(lines), "%", from_zero=True)
 
 
 def _plain_chart(rows: Sequence[dict[str, Any]], metric: _Metric) -> Iterator[Chart]:

@@ -19,7 +19,7 @@ from nunbit.training.report_run import Examples, Retrieval
 _PICTURE = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 _LONGEST_PICTURE = 48_000  # characters: some tens of pictures are in the page, which stays below 5 MB
 _LONGEST_TEXT = 240
-_DARK_FROM = 62  # percent of the heat from which the paper's color reads better on it than the ink's
+_WARM, _HOT = 57, 79  # percent of heat: from there on black on a dark page, white on a light one, reads better
 _CARDS, _TOP = 12, 5
 
 
@@ -66,24 +66,25 @@ def _matrix(examples: Examples, low: float, high: float) -> Iterator[str]:
     for number in columns:
         yield f'<th scope="col">{_picture(examples.pictures[number], f"picture {number + 1}")}</th>'
     yield "</tr></thead><tbody>\n"
+    ahead = [_ahead_of_own(examples, number) for number in columns]
     for place, text in enumerate(examples.texts):
         yield f'<tr><th scope="row"><div>{shown_text(text)}</div></th>'
         for number in columns:
-            yield _cell(examples.matrix[number], place, number, (low, high))
+            value = examples.matrix[number][place]
+            mistaken = value == ahead[number] and text != examples.texts[number]
+            yield _cell(value, (low, high), own=place == number, mistaken=mistaken)
         yield "</tr>\n"
     yield f"</tbody></table></div>{_scale(low, high)}<figcaption>{_matrix_words(examples)}</figcaption></figure>\n"
 
 
-def _cell(row: Sequence[float], place: int, number: int, between: tuple[float, float]) -> str:
-    value, (low, high) = row[place], between
+def _cell(value: float, between: tuple[float, float], *, own: bool, mistaken: bool) -> str:
+    low, high = between
     if not math.isfinite(value):
         return '<td class="none" title="not finite">–</td>'
     heat = 100 * (value - low) / (high - low) if high > low else 0.0
-    names = ["own"] if place == number else []
-    if place != number and value == _highest(row) and number < len(row):
-        names.append("mistaken")
-    if heat >= _DARK_FROM:
-        names.append("dark")
+    names = ["own"] * own + ["mistaken"] * mistaken
+    if heat >= _WARM:
+        names.append("hot" if heat >= _HOT else "warm")
     shown = _short(value).replace("0.", ".", 1) if abs(value) < 1 else _short(value)
     return f'<td class="{" ".join(names)}" style="--heat:{heat:.0f}%" title="{value:.4f}">{shown}</td>'
 
@@ -92,8 +93,14 @@ def _short(value: float) -> str:
     return f"{value:z.2f}".replace("-", "−") if abs(value) < 1000 else shown_number(value)
 
 
-def _highest(row: Sequence[float]) -> float:
-    return max((value for value in row if math.isfinite(value)), default=math.nan)
+def _ahead_of_own(examples: Examples, number: int) -> float:
+    """The highest similarity of a picture with other texts, when its own text is not above it; else NaN."""
+    if number >= len(examples.texts):
+        return math.nan
+    row, own = examples.matrix[number], examples.texts[number]
+    others = [value for value, text in zip(row, examples.texts, strict=True) if text != own and math.isfinite(value)]
+    highest = max(others, default=math.nan)
+    return math.nan if row[number] > highest else highest
 
 
 def _matrix_words(examples: Examples) -> str:
@@ -106,8 +113,7 @@ def _matrix_words(examples: Examples) -> str:
         for place, value in enumerate(row)
         if place != number and math.isfinite(value)
     ]
-    rows = [examples.matrix[place] for place in pairs]
-    nearest = sum(row[place] == _highest(row) and row.count(row[place]) == 1 for place, row in enumerate(rows))
+    nearest = sum(math.isnan(_ahead_of_own(examples, number)) for number in pairs)
     means = []
     if own:
         means.append(f"pairs that belong together (framed) {_short(sum(own) / len(own))} on average")

@@ -1,0 +1,139 @@
+"""Schedule, groups, averages, checkpoints, the run's folder, the diagnosis."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nunbit.errors import ConfigError, StoreError
+from nunbit.training.averaging import WeightAverage, interpolate
+from nunbit.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from nunbit.training.config import TrainingConfig, rate_factor
+from nunbit.training.diagnosis import Diagnosis
+from nunbit.training.parameters import parameter_groups
+from nunbit.training.run_folder import RunFolder
+from nunbit.types import Rejected
+
+
+def test_the_rate_rises_in_a_line_and_falls_in_half_a_cosine() -> None:
+    config = TrainingConfig(steps=110, warmup_steps=10, final_rate=0.1)
+    rates = [rate_factor(step, config) for step in range(110)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == 1
+    assert rates[60] == pytest.approx(0.1 + 0.9 / 2)  # half of the way
+    assert rates[109] == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 0.99)))
+    assert rate_factor(0, TrainingConfig(warmup_steps=0)) == 1
+
+
+def test_vectors_are_not_decayed_and_factors_make_groups() -> None:
+    module = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 1))
+    module[2].bias.requires_grad_(False)
+    groups = parameter_groups(
+        module, learning_rate=1.0, weight_decay=0.1, factor=lambda name: 0.5 if name.startswith("0.") else 1.0
+    )
+    found = {(group["lr"], group["weight_decay"]): [tuple(p.shape) for p in group["params"]] for group in groups}
+    assert found == {(0.5, 0.1): [(3, 2)], (0.5, 0.0): [(3,)], (1.0, 0.0): [(3,), (3,)], (1.0, 0.1): [(1, 3)]}
+    with pytest.raises(ConfigError, match="nothing is left to train"):
+        parameter_groups(module.requires_grad_(False), learning_rate=1.0, weight_decay=0.1)
+
+
+def test_the_average_is_the_formula() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    average, expected = WeightAverage(module, 0.5), 0.0
+    for step in range(8):
+        nn.init.constant_(module.weight, step + 1.0)
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * (step + 1.0)
+    with average.applied():
+        assert module.weight.item() == pytest.approx(expected, rel=1e-6)
+    assert module.weight.item() == 8
+    with average.applied(keep=True):
+        pass
+    assert module.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_between_start_and_end() -> None:
+    module = nn.Linear(2, 1)
+    start = {"weight": torch.zeros(1, 2)}
+    interpolate(module, start, {"weight": torch.ones(1, 2)}, 0.3)
+    torch.testing.assert_close(module.weight.detach(), torch.full((1, 2), 0.3))
+
+
+def test_checkpoints_come_back_and_old_ones_go(tmp_path: Path) -> None:
+    tensors = {"module/a": torch.randn(3), "optimizer/a/step": torch.tensor(2.0), "shared": torch.ones(2).expand(3, 2)}
+    for step in (1, 12, 123):
+        save_checkpoint(tmp_path, Checkpoint(step, tensors, {"x": [step]}), keep=2)
+    paths = list_checkpoints(tmp_path)
+    assert [path.name for path in paths] == ["step-00000012", "step-00000123"]
+    found = load_checkpoint(paths[-1])
+    assert found.step == 123 and found.plain == {"x": [123]}
+    assert all(torch.equal(found.tensors[name], tensors[name]) for name in tensors)
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, Checkpoint(1, {"a": torch.ones(1)}, {}), keep=2)
+    (tmp_path / ".step-00000002.99").mkdir()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001"]
+    save_checkpoint(tmp_path, Checkpoint(3, {"a": torch.ones(1)}, {}), keep=2)
+    assert not (tmp_path / ".step-00000002.99").exists()
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, Checkpoint(1, {"a": torch.ones(100)}, {}), keep=2)
+    tensors = path / "state.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-10])
+    with pytest.raises(StoreError, match="cannot be read") as error:
+        load_checkpoint(path)
+    assert "delete that folder" in error.value.hint
+
+
+def test_a_picture_is_set_aside_once_whoever_asks(tmp_path: Path) -> None:
+    for _ in range(2):
+        folder = RunFolder(tmp_path / "run")
+        with folder.opened({"seed": 0}):
+            folder.set_aside(Rejected("그림.png", "truncated", "…"))
+            folder.set_aside(Rejected("그림.png", "truncated", "…"))
+    lines = (tmp_path / "run" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["그림.png"]
+
+
+def test_a_ledger_that_a_kill_cut_off_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.opened({}):
+        folder.set_aside(Rejected("a", "truncated", ""))
+    with (tmp_path / "ledger.jsonl").open("a") as file:
+        file.write('{"path": "b", "rea')
+    with folder.opened({}):
+        folder.set_aside(Rejected("b", "missing", ""))
+    lines = (tmp_path / "ledger.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["a", "b"]
+
+
+def problems(values: list[dict[str, float]], warmup: int = 0) -> list[str]:
+    diagnosis = Diagnosis(warmup)
+    return [f.problem for step, row in enumerate(values, start=1) for f in diagnosis.observe(step, row)]
+
+
+def test_what_goes_wrong_is_told_once() -> None:
+    healthy = [{"loss": 6 * 0.99**step, "chance_loss": 6.0, "image_similarity": 0.3} for step in range(600)]
+    assert problems(healthy) == []
+    assert problems([{"loss": 6.0, "chance_loss": 6.0}] * 600) == ["loss not falling"]
+    assert problems([{"loss": 0.01, "chance_loss": 6.0}] * 600) == []  # learned already
+    assert problems([{"loss": math.nan}] * 3) == ["not finite"]
+    assert problems([{"loss": 1.0, "image_similarity": 0.99}] * 3) == ["image embeddings collapsed"]
+    assert problems([{"loss": 1.0, "text_similarity": 0.99}] * 3, warmup=3) == []  # all begin near each other
+    assert problems([{"loss": 1.0, "logit_scale": 100.0}] * 3) == ["logit scale at its limit"]
+    assert problems([{"loss": 1.0, "duplicates": 0.5}] * 3) == ["duplicate-heavy data"]
+
+
+def test_the_loss_is_judged_after_the_warm_up_only() -> None:
+    rows = [{"loss": 6.0, "chance_loss": 6.0}] * 310
+    assert problems(rows, warmup=200) == []
+    assert problems(rows, warmup=5) == ["loss not falling"]
