@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--others", type=Path, help="Pictures without twins, for wrong pairs alone.")
+    parser.add_argument("--distance", type=int, default=RULES.near_distance)
     parser.add_argument("--half", choices=("dev", "test"), default="test")
     parser.add_argument("--model", default="")
     parser.add_argument("--count", type=int, default=100_000)
@@ -41,17 +42,16 @@ def main() -> None:
     if arguments.pictures:
         encoder = _load(arguments.model)
         files = sorted(arguments.pictures.rglob("*.jpg"))[arguments.half == "test" :: 2]
-        quality(files, encoder)
+        quality(files, encoder, arguments.distance)
         if arguments.others:
             others = sorted(arguments.others.rglob("*.jpg"))
-            wrong_pairs(
-                f"{arguments.others.name}, {len(others)} pictures", [open_image(file)[0] for file in others], encoder
-            )
+            images = [open_image(file)[0] for file in others]
+            wrong_pairs(f"{arguments.others.name}, {len(others)} pictures", images, encoder, arguments.distance)
     if arguments.count:
         speed(arguments.count)
 
 
-def quality(files: list[Path], encoder: Any) -> None:
+def quality(files: list[Path], encoder: Any, distance: int) -> None:
     """Print how many twins of each kind are found, and how many wrong pairs."""
     originals = [open_image(file)[0] for file in files]
     twins: dict[str, list[Image.Image]] = {}
@@ -66,7 +66,7 @@ def quality(files: list[Path], encoder: Any) -> None:
         other, their_rows = measure(images, encoder)
         both = Looks(np.concatenate([looks.hashes, other.hashes]), np.concatenate([looks.layouts, other.layouts]))
         shares = []
-        for search in searches(both, None if encoder is None else np.concatenate([rows, their_rows])):
+        for search in searches(both, None if encoder is None else np.concatenate([rows, their_rows]), distance):
             found = {(int(a), int(b)) for left, right, _ in search(np.arange(count), np.arange(count, 2 * count))
                      for a, b in zip(left, right, strict=True)}  # fmt: skip
             shares.append(found)
@@ -74,24 +74,24 @@ def quality(files: list[Path], encoder: Any) -> None:
         either = len(set().union(*right)) / count
         wrong = len({pair for found in shares for pair in found if pair[1] - count != pair[0]})
         print(f"  {kind:32} {len(right[0]) / count:6.1%} {either:6.1%}   wrong: {wrong}")
-    wrong_pairs("the photographs among themselves", originals, encoder)
+    wrong_pairs("the photographs among themselves", originals, encoder, distance)
 
 
-def wrong_pairs(name: str, images: list[Image.Image], encoder: Any) -> None:
+def wrong_pairs(name: str, images: list[Image.Image], encoder: Any, distance: int) -> None:
     """Print how many pairs of different pictures are taken for twins."""
     looks, rows = measure(images, encoder)
     every = np.arange(len(images))
     counts = []
-    for search in searches(looks, rows if encoder else None):
+    for search in searches(looks, rows if encoder else None, distance):
         pairs = {(int(a), int(b)) for left, right, _ in search(every, every) for a, b in zip(left, right, strict=True)}
         counts.append(sum(a < b for a, b in pairs))
     print(f"{name}: wrong pairs by looks{' and by the encoder' if encoder else ''}: "
           f"{', '.join(map(str, counts))} of {len(images) * (len(images) - 1) // 2:,}")  # fmt: skip
 
 
-def searches(looks: Looks, rows: Any) -> list[Any]:
-    """The searches of the default rules."""
-    found = [search_looks(looks, RULES.near_distance)]
+def searches(looks: Looks, rows: Any, distance: int) -> list[Any]:
+    """The searches of the default rules, but for the distance."""
+    found = [search_looks(looks, distance)]
     return found if rows is None else [*found, search_embeddings(rows, looks, RULES.near_similarity)]
 
 

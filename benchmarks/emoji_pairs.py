@@ -231,7 +231,7 @@ def _add_style(pairs: Pairs, style: Style, archive: Path, concepts: list[Concept
         if key not in by_key:
             continue
         try:
-            drawing = as_drawing(data, svg=style.ending == ".svg")
+            drawing = as_drawing(data, svg=style.ending in (".svg", ".json"))
         except Exception as error:  # whatever Pillow and resvg raise for a damaged file
             pairs.rejected.append(Rejected(f"{style.name}/{name}", "damaged", str(error)))
             continue

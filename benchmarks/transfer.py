@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ HELD_OUT = 2  # of each product's twelve train pictures
 
 
 def write_pairs(data: Path, into: Path) -> None:
-    """Pairs that teach, and pairs to choose by: ``grocery``, ``grocery-held-out``, ``photographs``, ``photographs-dev``."""
+    """Pairs that teach (``grocery``, ``photographs``), and pairs to choose by (the other three)."""
     teaching, held_out = [], []
     for line in (data / "grocery" / "classes.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -50,6 +49,9 @@ def write_pairs(data: Path, into: Path) -> None:
         chosen = (photo for photo in photos if photo.split == split)
         rows = [{"image": str(photo.path.resolve()), "texts": list(photo.captions)} for photo in chosen]
         _write(into / f"{name}.jsonl", rows)
+    clothes = ((path, path.parent.name) for path in sorted((data / "clothing" / "train").glob("*/*")))
+    rows = [{"image": str(path.resolve()), "texts": [label], "kind": label} for path, label in clothes]
+    _write(into / "clothing-unseen.jsonl", rows)
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -82,9 +84,9 @@ def main() -> None:
         return
     figures = {name: _measure(model, options.data) for name, model in models.items()}
     lines = list(_table(figures))
-    print("\n".join(lines))
-    if options.page:
-        write_page("transfer", "What fine-tuning gives and takes", [machine_line(), "", *lines], sys.argv)
+    page = Page("transfer", "What fine-tuning on groceries gives, and what is forgotten")
+    page.add("\n".join(lines))
+    page.close(to_file=options.page)
 
 
 def _measure(model: str, data: Path) -> Figures:

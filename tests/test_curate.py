@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from PIL import Image, ImageFilter
 
 import bad_pictures
 from curate_fakes import FakeEmbedder, names, record, scene, scenes
-from nunbit.curate import Curation, CurationConfig, curate
+from nunbit.curate import Curation, CurationConfig, Embedder, curate
 from nunbit.curate.balance import balance, find_concepts, stable_order
 from nunbit.curate.filters import FILTERS
 from nunbit.curate.splits import choose_sides, group_records
@@ -85,8 +86,8 @@ def test_each_filter_takes_out_what_it_is_for(mess: list[ImageText]) -> None:
 
 def test_every_filter_can_be_turned_off(mess: list[ImageText]) -> None:
     off = CurationConfig(
-        min_side=0, max_aspect=0, max_one_color=1, min_characters=0, max_characters=0, boilerplate=False,
-        exact_duplicates=False, near_distance=-1,
+        min_side=0, max_aspect=0, max_one_color=1, min_sharpness=0, min_characters=0, max_characters=0,
+        boilerplate=False, exact_duplicates=False, near_distance=-1,
     )  # fmt: skip
     curation = curate(mess, off)
     assert set(went(curation)) == {"broken"}
@@ -174,7 +175,10 @@ def test_embeddings_and_facts_are_measured_once(mess: list[ImageText], tmp_path:
     record(tmp_path, "two.png", scene(77), "another scene")
     changed = curate(mess[:11], RULES, embedder=fake.embedder(), keep_in=cache)
     assert changed.pool.facts[4] != second.pool.facts[4] and fake.embedded == done + 1
-    assert curate(mess[:11], RULES, embedder=fake.embedder(), keep_in=cache).pool.facts[4] == changed.pool.facts[4]
+    with pytest.MonkeyPatch.context() as patch:  # what came behind half a line is read
+        patch.setattr("nunbit.curate.measuring.measure", lambda image: pytest.fail(f"{image} was decoded again"))
+        last = curate(mess[:11], RULES, embedder=fake.embedder(), keep_in=cache)
+    assert last.pool.facts[4] == changed.pool.facts[4]
 
 
 WORDS = ("dog", "cat", "bus", "고양이", "tree")
@@ -224,8 +228,24 @@ def test_near_ones_and_identical_texts_are_on_one_side(tmp_path: Path) -> None:
     side = {r.key: name for name, places in curation.splits.items() for r in (curation.kept[p] for p in places)}
     assert len(side) == 72 and curation.groups == (24, 3) and set(side.values()) == {"train", "validation", "test"}
     assert all(len({side[f"made:{n}.png"], side[f"made:{n}.jpg"], side[f"made:{n} far.png"]}) == 1 for n in range(24))
+    turned = curate(records[::-1], off)
+    assert side == {turned.kept[p].key: name for name, places in turned.splits.items() for p in places}
     apart = curate(records, replace(off, split_texts=False, split_distance=-1))
     assert apart.groups == (72, 1)
+
+
+def test_near_embeddings_are_on_one_side_more_widely_than_they_are_duplicates(tmp_path: Path) -> None:
+    image = scene(0)
+    records = [record(tmp_path, "a.png", image), record(tmp_path, "b.png", image.crop((4, 3, 156, 117)))]
+    pair = iter([[1.0, 0.0], [0.95, 0.3122]])
+    embedder = Embedder(
+        "fake",
+        lambda images: (np.array(next(pair), np.float32) for _ in images),
+        lambda texts: np.ones((len(texts), 2), np.float32),
+    )
+    rules = CurationConfig(near_distance=-1, split_distance=-1, split=(0.5, 0.5))
+    curation = curate(records, rules, embedder=embedder)
+    assert len(curation.kept) == 2 and curation.groups == (1, 2)
 
 
 def test_later_records_move_nothing_and_shares_are_met() -> None:

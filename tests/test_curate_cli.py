@@ -6,7 +6,10 @@ import html
 import io
 import json
 import os
+import re
+import shlex
 import tarfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +76,7 @@ def test_the_folder_says_what_stays_what_went_and_how(pairs: Path, tmp_path: Pat
     sides = [lines(out / f"{name}.jsonl") for name in ("train", "validation", "test")]
     assert sorted(row["key"] for side in sides for row in side) == sorted(row["key"] for row in kept)
     dropped = {row["filter"]: row for row in lines(out / "dropped.jsonl") if "text" not in row}
-    assert dropped["near_hash"]["twin"] == kept[1]["key"] and dropped["near_hash"]["score"] <= 10
+    assert dropped["near_hash"]["twin"] == kept[1]["key"] and dropped["near_hash"]["score"] <= 8
     assert "cut off" in dropped["broken"]["detail"] or "header" in dropped["broken"]["detail"]
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     assert config["rules"]["min_side"] == 50 and config["rules"]["split"] == [0.5, 0.25, 0.25]
@@ -137,9 +140,9 @@ def test_the_page_is_one_file_and_nothing_in_it_is_taken_for_html(pairs: Path, t
 
 
 def test_the_page_stays_small_whatever_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nunbit.curate.report._ALL_THUMBNAILS", 30_000)
+    monkeypatch.setattr("nunbit.curate.report._ALL_THUMBNAILS", 12_000)
     records = [record(tmp_path, f"{n}.png", scene(n), f"the scene {n}") for n in range(20)]
-    assert len(report_page(curate(records, CurationConfig(min_side=300)))) < 45_000
+    assert len(report_page(curate(records, CurationConfig(min_side=300)))) < 20_000
     empty = report_page(curate([], CurationConfig()))
     assert "Of 0 records 0 stay" in empty
 
@@ -149,6 +152,23 @@ def test_a_histogram_counts_every_value_once() -> None:
     assert "&lt;t&gt;" in figure and sum(int(part.split("<")[0]) for part in figure.split(": ")[1:]) == 7
     assert draw_histogram(Histogram("t", [4, 4], [])).count("<rect") == 1
     assert draw_histogram(Histogram("t", [], [])) == ""
+
+
+def test_examples_of_the_help_run(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("py3langid")
+    monkeypatch.chdir(pairs.parent)
+    Path("rules.yaml").write_text("min_side: 64\n", encoding="utf-8")
+    examples = re.findall(r"^\s+nunbit curate (.*)$", run("--help").output, re.MULTILINE)
+    assert len(examples) == 3
+    for line in examples:
+        result = run(*shlex.split(line))
+        assert result.exit_code == 0, (line, result.output)
+
+
+def test_every_rule_is_explained() -> None:
+    listed = run("--set", "help").output.splitlines()
+    assert [line.split()[0] for line in listed] == [field.name for field in fields(CurationConfig)]
+    assert all(len(line) > 40 for line in listed)
 
 
 def test_two_runs_at_a_time_are_refused(pairs: Path, tmp_path: Path) -> None:

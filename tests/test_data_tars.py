@@ -31,6 +31,7 @@ def test_members_of_one_name_are_one_record(tmp_path: Path) -> None:
         ("./가/1.cls", b"3"),
         ("나/1.seg.png", b"mask"),
         ("나/1.JPG", b"two"),
+        ("나/1.depth.png", b"another mask"),
         ("나/._1.jpg", b"of a Mac"),
         ("나/1.text.txt", b"deux"),
     ]
@@ -151,6 +152,15 @@ def test_a_damaged_tar_gives_what_came_before_and_says_so(
     reader = TarReader(io.BytesIO(path.read_bytes()), seekable)
     with pytest.raises(DamagedTar):
         list(reader.members())
+
+
+def test_headers_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nunbit.data.tars._HEADER_BYTES", 250)
+    path = write_tar(tmp_path / "a.tar", [("d" * 190 + ".jpg", b"x"), ("e" * 300 + ".jpg", b"x")])
+    found = TarReader(io.BytesIO(path.read_bytes()), seekable=True).members()
+    assert next(found).name.startswith("ddd")
+    with pytest.raises(DamagedTar, match="the limit is 250"):
+        next(found)
 
 
 def test_pictures_of_plain_tars_are_read_when_they_are_needed(tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ def test_the_axis_is_logarithmic_from_a_range_of_a_hundred(
     assert ("Logarithmic" in chart) == expected
 
 
+def test_a_value_before_the_first_step_stands_at_the_left() -> None:
+    figure = draw_chart(Chart("t", "w", (Series("x", np.zeros(1), np.ones(1)),)))
+    assert 'cx="50.0"' in figure
+
+
 def test_the_moving_average_passes_over_what_is_not_finite() -> None:
     assert moving_average(np.array([2.0, math.nan, 4.0, 6.0])).tolist() == [3.0, 4.0, 4.0, 5.0]
     assert moving_average(np.full(5000, 3.0)).tolist() == [3.0] * 5000

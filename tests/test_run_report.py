@@ -164,12 +164,13 @@ def test_set_aside_pictures_are_counted_by_reason(tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     reasons = ["truncated"] * 5 + ["not an image"] * 2
     write_lines(
-        folder / "ledger.jsonl", *({"path": f"{n}.jpg", "reason": r, "detail": "d"} for n, r in enumerate(reasons))
+        folder / "ledger.jsonl",
+        *({"path": f"{n}.jpg", "reason": r, "detail": f"{n}.jpg: 9 bytes"} for n, r in enumerate(reasons)),
     )
     page = Page(folder)
     assert "7 pictures were set aside" in page.text
     assert page.text.index("truncated5") < page.text.index("not an image2")
-    assert "2.jpg" in page.text and "3.jpg" not in page.text  # three of each reason
+    assert "2.jpg 9 bytes" in page.text and "3.jpg" not in page.text  # three of each reason
 
 
 def test_the_matrix_frames_pairs_and_marks_mistakes(tmp_path: Path) -> None:
@@ -278,9 +279,9 @@ def test_the_largest_page_is_below_5_mb_and_quick(tmp_path: Path) -> None:
             folder, step, matrix=matrix, pictures=[too_large] + [large] * 19, texts=[long] * 20, retrieval=retrieval
         )
     write_lines(folder / "ledger.jsonl", *({"path": long, "reason": f"{n}{long}", "detail": long} for n in range(100)))
-    begin = time.perf_counter()
+    begin = time.process_time()
     page = Page(folder)
-    assert time.perf_counter() - begin < 60  # seconds where nothing else runs
+    assert time.process_time() - begin < 30  # of this process alone; some seconds is what it takes
     assert 1_000_000 < len(page.html.encode()) < 5_000_000
     assert "further numbers of the log have no chart" in page.text and "The rest is in config.json" in page.text
     assert page.html.count('class="card"') == 12 and page.html.count('<tr><th scope="row">') == 300 + 30 + 2 * 16

@@ -36,11 +36,29 @@ class Request:
     as_json: bool
 
 
+def _show_rules(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    if "help" in values:
+        from nunbit.curate.rules import rule_lines
+
+        for line in rule_lines():
+            click.echo(line)
+        context.exit()
+    return values
+
+
 @click.command("curate")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--into", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the results.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Rules, as YAML.")
-@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a rule; repeatable.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    is_eager=True,
+    callback=_show_rules,
+    help="Change a rule; --set help lists them.",
+)
 @click.option("--images", default="", metavar="DIR", help="Where relative paths of pictures start; else at the SOURCE.")
 @click.option("--model", help="An encoder for near duplicates and similarity, such as starter; else hashes alone.")
 @engine_option

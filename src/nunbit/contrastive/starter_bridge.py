@@ -157,7 +157,7 @@ def save_bridge(bridge: Bridge, folder: Path, recipe: Mapping[str, Any]) -> None
     config = {
         "model_type": MODEL_TYPE,
         "embedding_size": bridge.class_vectors.shape[1],
-        "logit_scale": round(float(bridge.log_scale.exp()), 4),
+        "logit_scale": round(float(bridge.log_scale.detach().exp()), 4),
         "languages": ["en", "ko"],
         "license": "Apache-2.0",
         "sha256": sha256_of(weights),

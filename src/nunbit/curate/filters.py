@@ -36,7 +36,7 @@ FILTERS = {
     "top_similarity": "Records of the least fitting texts",
     "balance": "Records of concepts that are frequent",
 }
-"""Name → what it takes out. Texts go by themselves; a record goes when none of its texts is left, by the last filter."""
+"""Name → what it takes out. Texts go by themselves; a record goes with the last of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -57,7 +58,7 @@ class CurationConfig:
     max_side: int = 0
     max_aspect: float = 8.0
     max_one_color: float = 0.99
-    min_sharpness: float = 0.0
+    min_sharpness: float = 5.0
     min_characters: int = 3
     max_characters: int = 2000
     min_words: int = 0
@@ -71,7 +72,7 @@ class CurationConfig:
     max_repeats: int = 0
     exact_duplicates: bool = True
     merge_texts: bool = True
-    near_distance: int = 10
+    near_distance: int = 8
     near_similarity: float = 0.96
     min_similarity: float = -1.0
     top_similarity: float = 1.0
@@ -124,6 +125,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "balance_cap": (0, _ANY),
     "split_distance": (-1, 16),
 }
+
+
+def rule_lines() -> list[str]:
+    """Each rule with its default and meaning, for people."""
+    meanings = dict(re.findall(r"^ {8}(\w+): (.*)$", CurationConfig.__doc__ or "", re.MULTILINE))
+    defaults = to_plain(CurationConfig())
+    return [f"{name:20} {json.dumps(default):>8}  {meanings[name]}" for name, default in defaults.items()]
 
 
 def make_rules(

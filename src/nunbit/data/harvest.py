@@ -142,8 +142,8 @@ class _Harvest:
         for draft in page["pictures"]:
             place, found = self._place(draft)
             url = place if "://" in place else ""
-            about = {"texts": draft["texts"], "page": page["page"], "url": url, "language": page["language"]}
-            about["license"] = draft["license"] or page["license"]
+            about = {"texts": draft["texts"], "text_kinds": [], "page": page["page"], "url": url}
+            about |= {"language": page["language"], "license": draft["license"] or page["license"]}
             if isinstance(found, Stored):
                 size = {"width": found.width, "height": found.height}
                 _merge(pairs, found.path, {"image": found.path, **about, **size})

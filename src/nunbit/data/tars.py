@@ -17,7 +17,7 @@ from typing import BinaryIO
 _BLOCK = tarfile.BLOCKSIZE
 _HEADER_BYTES = 1 << 20  # long names and extended headers
 _PIECE = 1 << 20
-_LONG_NAME, _EXTENDED, _GLOBAL = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE
+_LONG_NAME, _EXTENDED = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 
@@ -76,7 +76,7 @@ class TarReader:
                 self._remember(info)
             elif info.type == tarfile.GNUTYPE_SPARSE or any(name.startswith("GNU.sparse") for name in self._extended):
                 raise DamagedTar(f"{info.name!r} is stored with holes")
-            elif info.type != _GLOBAL:
+            else:
                 member = self._member(info)
                 end = self._end(member.name, member.size)
                 self._long_name, self._extended = None, {}

@@ -201,7 +201,8 @@ def _set_aside(rejected: list[Rejected]) -> Iterator[str]:
     yield "<tbody>\n"
     for reason, count in counts.most_common(_MOST_REASONS):
         such = "".join(
-            f"<li><code>{shown_text(item.path)}</code> {shown_text(item.detail)}</li>" for item in some[reason]
+            f"<li><code>{shown_text(item.path)}</code> {shown_text(item.detail.removeprefix(f'{item.path}: '))}</li>"
+            for item in some[reason]
         )
         share = f'<i style="--share:{100 * count / len(rejected):.1f}%"></i>'
         yield f'<tr><th scope="row">{shown_text(reason)}</th><td>{count:,}{share}</td><td><ul>{such}</ul></td></tr>\n'

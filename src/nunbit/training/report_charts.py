@@ -164,17 +164,15 @@ def shown_number(value: float, unit: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Axes:
-    """Where steps and values lie in the frame."""
+    """Where steps, from 0 on, and values lie in the frame."""
 
-    x_low: float
     x_high: float
     y_low: float
     y_high: float
     logarithmic: bool
 
     def x(self, steps: Numbers) -> Numbers:
-        share = (steps - self.x_low) / (self.x_high - self.x_low)
-        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + steps / self.x_high * (_WIDTH - _LEFT - _RIGHT)
 
     def y(self, values: Numbers) -> Numbers:
         low, high = self.y_low, self.y_high
@@ -183,23 +181,18 @@ class _Axes:
 
 
 def _axes(chart: Chart, lines: Sequence[Buckets]) -> _Axes:
-    x_low = min(float(points.first[0]) for points in lines)
-    x_high = max(float(points.last[-1]) for points in lines)
+    x_high = max(1.0, *(float(points.last[-1]) for points in lines))
     low = min(float(np.nanmin(points.low)) for points in lines)
     high = max(float(np.nanmax(points.high)) for points in lines)
-    if x_low == x_high:
-        x_low, x_high = x_low - 1, x_high + 1
-    elif x_low < x_high / 20:
-        x_low = 0.0
     logarithmic = not chart.from_zero and low > 0 and high / low > _WIDE_RANGE
     if logarithmic:
-        return _Axes(x_low, x_high, low / 1.2, high * 1.2, logarithmic=True)
+        return _Axes(x_high, low / 1.2, high * 1.2, logarithmic=True)
     if chart.from_zero:
         low, high = min(low, 0.0), high or 1.0
     if high - low <= max(abs(low), abs(high)) * 1e-9:
         low, high = low - (abs(low) / 10 or 1), high + (abs(high) / 10 or 1)
     ticks = _round_steps(low, high)
-    return _Axes(x_low, x_high, min(low, ticks[0]), max(high, ticks[-1]), logarithmic=False)
+    return _Axes(x_high, min(low, ticks[0]), max(high, ticks[-1]), logarithmic=False)
 
 
 def _round_steps(low: float, high: float) -> list[float]:
@@ -224,8 +217,8 @@ def _frame(axes: _Axes, unit: str) -> Iterator[str]:
         y = float(axes.y(np.array(tick)))
         yield f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>'
         yield f'<text class="y" x="{_LEFT - 7}" y="{y + 4:.1f}">{_tick(tick, axes.y_high, unit)}</text>'
-    for tick in _round_steps(axes.x_low, axes.x_high):
-        if axes.x_low <= tick <= axes.x_high and tick == round(tick) and tick >= 0:
+    for tick in _round_steps(0.0, axes.x_high):
+        if tick <= axes.x_high and tick == round(tick):
             x = float(axes.x(np.array(tick)))
             yield f'<path class="tick" d="M{x:.1f} {bottom}v4"/>'
             yield f'<text x="{x:.1f}" y="{bottom + 18}">{_tick(tick, axes.x_high)}</text>'
