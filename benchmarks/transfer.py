@@ -17,13 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
 import nunbit
-from pages import Page
 from nunbit.contrastive.run import load_config, run_contrastive
 from nunbit.data import read_captioned_photos
 from nunbit.evaluate import Figures, encoder_scorer, evaluate
 from nunbit.training.watching import console_watcher
+
+from pages import Page
 
 HERE = Path(__file__).parent
 RECIPES = ("bridge", "lora")

@@ -85,69 +85,71 @@ def train(task: Task[B], config: TrainingConfig, folder: RunFolder, world: World
     _Run(task, config, folder, world, watcher).run()
 
 
-class _Run:
-    def __init__(
-        self, task: Task[Any], config: TrainingConfig, folder: RunFolder, world: World, watcher: Watcher
-    ) -> None:
-        self.task, self.config, self.folder, self.world, self.watcher = task, config, folder, world, watcher
+class Stepper:
+    """Makes steps: gradients of a task, their sum over the ranks, clipping, the optimizer, the average.
+
+    Args:
+        task: What is learned.
+        config: How parameters move.
+        world: This process among others.
+    """
+
+    def __init__(self, task: Task[Any], config: TrainingConfig, world: World) -> None:
+        self._task, self._config, self._world = task, config, world
         groups = parameter_groups(
             task.module,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             factor=task.rate_factor,
         )
-        self.trained = [parameter for group in groups for parameter in group["params"]]
+        self._trained = [parameter for group in groups for parameter in group["params"]]
         # One kernel for all parameters; those that FSDP divides do not mix with others in one.
         many = {"foreach": False} if config.fsdp else {"fused": True}
         self.optimizer = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, **many)
         self.average = WeightAverage(task.module, config.ema_decay) if config.ema_decay else None
-        self.metrics = MetricLog(folder.path, tensorboard=config.tensorboard) if world.leads else None
-        self.diagnosis = Diagnosis(config.warmup_steps)
         self.without_numbers = 0
 
-    def run(self) -> None:
-        start = self._restore()
-        if self.metrics is not None:
-            self.metrics.truncate(start)
-        batches = self.task.batches(start)
-        clock = _Clock(self.metrics)
-        for step in range(start, self.config.steps):
-            self._step(step, next(batches), clock)
-        with self._averaged(keep=True):
-            pass
+    def step(self, step: int, batch: Any) -> dict[str, float]:
+        """Make one.
 
-    def _step(self, step: int, batch: Any, clock: _Clock) -> None:
-        self.task.module.train()
-        torch.manual_seed((self.config.seed * _SEED_STRIDE + step) * self.world.size + self.world.rank)
-        rate = rate_factor(step, self.config)
+        Args:
+            step: Its number, from 0; with the seed it decides every random choice.
+            batch: As the task makes it.
+
+        Returns:
+            The task's numbers, ``learning_rate`` and ``gradient_norm``.
+
+        Raises:
+            TrainingError: Twenty steps one after the other gave no numbers.
+        """
+        self._task.module.train()
+        torch.manual_seed((self._config.seed * _SEED_STRIDE + step) * self._world.size + self._world.rank)
+        rate = rate_factor(step, self._config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak_rate"]
         self.optimizer.zero_grad(set_to_none=True)
-        values = self.task.backward(batch)
-        sum_gradients(self.trained, self.world)
+        values = self._task.backward(batch)
+        sum_gradients(self._trained, self._world)
         norm = self._clip()
         if math.isfinite(values["loss"]) and math.isfinite(norm):
             self.optimizer.step()
-            self.task.constrain()
+            self._task.constrain()
             self.without_numbers = 0
             if self.average is not None:
                 self.average.update(step)
         else:
             self._note_without_numbers(step)
-        done = step + 1
-        values |= {"learning_rate": rate * self.config.learning_rate, "gradient_norm": norm}
-        self._report(done, values | clock.read(values, self.world.device))
-        last = done == self.config.steps
-        if last or (self.config.evaluate_every and done % self.config.evaluate_every == 0):
-            self._evaluate(done)
-        if last or done % self.config.checkpoint_every == 0:
-            self._save(done)
+        return values | {"learning_rate": rate * self._config.learning_rate, "gradient_norm": norm}
+
+    def averaged(self, *, keep: bool = False) -> AbstractContextManager[None]:
+        """Have the module carry the averages, where there are any, while the block runs, or for good."""
+        return nullcontext() if self.average is None else self.average.applied(keep=keep)
 
     def _clip(self) -> float:
-        norm = float(gradient_norm(self.trained))
-        limit = self.config.gradient_clip
+        norm = float(gradient_norm(self._trained))
+        limit = self._config.gradient_clip
         if limit and norm > limit:
-            for parameter in self.trained:
+            for parameter in self._trained:
                 if parameter.grad is not None:
                     parameter.grad.mul_(limit / norm)
         return norm
@@ -160,6 +162,36 @@ class _Run:
                 hint="lower learning_rate, keep gradient_clip at 1, or set precision: float32; "
                 "the last checkpoint may carry the damage already: delete it",
             )
+
+
+class _Run:
+    def __init__(
+        self, task: Task[Any], config: TrainingConfig, folder: RunFolder, world: World, watcher: Watcher
+    ) -> None:
+        self.task, self.config, self.folder, self.world, self.watcher = task, config, folder, world, watcher
+        self.stepper = Stepper(task, config, world)
+        self.metrics = MetricLog(folder.path, tensorboard=config.tensorboard) if world.leads else None
+        self.diagnosis = Diagnosis(config.warmup_steps)
+
+    def run(self) -> None:
+        start = self._restore()
+        if self.metrics is not None:
+            self.metrics.truncate(start)
+        batches = self.task.batches(start)
+        clock = _Clock(self.metrics)
+        for step in range(start, self.config.steps):
+            values = self.stepper.step(step, next(batches))
+            self._report(step + 1, values | clock.read(values, self.world.device))
+            self._keep(step + 1)
+        with self.stepper.averaged(keep=True):
+            pass
+
+    def _keep(self, done: int) -> None:
+        last = done == self.config.steps
+        if last or (self.config.evaluate_every and done % self.config.evaluate_every == 0):
+            self._evaluate(done)
+        if last or done % self.config.checkpoint_every == 0:
+            self._save(done)
 
     def _report(self, step: int, values: dict[str, float]) -> None:
         if not self.world.leads or self.metrics is None:
@@ -174,20 +206,21 @@ class _Run:
     def _evaluate(self, step: int) -> None:
         if self.world.leads or self.config.fsdp:
             self.task.module.eval()
-            with self._averaged(), torch.no_grad():
+            with self.stepper.averaged(), torch.no_grad():
                 found = self.task.evaluate(step)
             forget_gathered(self.task.module)
             if self.metrics is not None and found:
                 self.metrics.write(step, **found)
         self.world.wait()
 
-    def _averaged(self, *, keep: bool = False) -> AbstractContextManager[None]:
-        return nullcontext() if self.average is None else self.average.applied(keep=keep)
-
     def _save(self, step: int) -> None:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        states: tuple[Any, Any] = get_state_dict(self.task.module, self.optimizer, options=options)
-        averages = {} if self.average is None else {n: whole(value) for n, value in self.average.averages.items()}
+        states: tuple[Any, Any] = get_state_dict(self.task.module, self.stepper.optimizer, options=options)
+        averages = (
+            {}
+            if self.stepper.average is None
+            else {n: whole(value) for n, value in self.stepper.average.averages.items()}
+        )
         if self.world.leads:  # the others were given nothing
             module, optimizer = states
             frozen = self._frozen()
@@ -195,7 +228,7 @@ class _Run:
             for name, state in optimizer["state"].items():
                 tensors |= {f"optimizer/{name}/{key}": value for key, value in state.items()}
             tensors |= {f"average/{name}": value for name, value in averages.items()}
-            plain = {"groups": optimizer["param_groups"], "without_numbers": self.without_numbers}
+            plain = {"groups": optimizer["param_groups"], "without_numbers": self.stepper.without_numbers}
             checkpoint = Checkpoint(step, tensors, plain)
             save_checkpoint(self.folder.checkpoints, checkpoint, keep=self.config.keep_checkpoints)
         self.world.wait()
@@ -215,11 +248,15 @@ class _Run:
         options = StateDictOptions(full_state_dict=True, strict=False)
         module: dict[str, Any] = _below(tensors, "module/")
         set_state_dict(
-            self.task.module, self.optimizer, model_state_dict=module, optim_state_dict=optimizer, options=options
+            self.task.module,
+            self.stepper.optimizer,
+            model_state_dict=module,
+            optim_state_dict=optimizer,
+            options=options,
         )
-        if self.average is not None:
-            self.average.load(_below(tensors, "average/"))
-        self.without_numbers = int(checkpoint.plain["without_numbers"])
+        if self.stepper.average is not None:
+            self.stepper.average.load(_below(tensors, "average/"))
+        self.stepper.without_numbers = int(checkpoint.plain["without_numbers"])
         return checkpoint.step
 
     def _frozen(self) -> set[str]:
