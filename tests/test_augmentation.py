@@ -13,7 +13,7 @@ from nunbit.errors import ConfigError
 
 ALL = AugmentationConfig(
     crop=(0.7, 1.3), stretch=1.2, rotate=20, flip=0.5, brightness=0.2, contrast=0.2, saturation=0.3, hue=0.1,
-    grayscale=0.2, erase=0.3,
+    grayscale=0.2, warp=0.03, edges=0.3, erase=0.3,
 )  # fmt: skip
 
 
@@ -80,6 +80,22 @@ def test_hue_keeps_what_is_gray() -> None:
     gray = pictures()[..., :1].expand(-1, -1, -1, 3).contiguous()
     got = augment(gray, draw_changes(AugmentationConfig(hue=0.5, saturation=0.5), 6, seed=0, step=0))
     torch.testing.assert_close(got, gray.permute(0, 3, 1, 2) / 255, atol=0.01, rtol=0)
+
+
+def test_lines_are_drawn_where_brightness_changes_only() -> None:
+    half = torch.full((1, 16, 16, 3), 200, dtype=torch.uint8)
+    half[:, :, 8:] = 100
+    got = augment(half, draw_changes(AugmentationConfig(edges=1.0), 1, seed=0, step=0))
+    plain = half.permute(0, 3, 1, 2) / 255
+    assert (got < plain - 0.05).any(1)[0, 4].nonzero().flatten().tolist() == [7, 8]
+    torch.testing.assert_close(got[..., :6], plain[..., :6])
+
+
+def test_a_bend_moves_points_a_little() -> None:
+    smooth = torch.linspace(0, 255, 32).round().to(torch.uint8)[None, None, :, None].expand(1, 32, 32, 3).contiguous()
+    got = augment(smooth, draw_changes(AugmentationConfig(warp=0.05), 1, seed=0, step=0))
+    moved = (got[0, 0] - smooth[0, ..., 0] / 255).abs()
+    assert 0.005 < moved.mean() < 0.1
 
 
 def test_erasing_fills_rectangles_of_one_color() -> None:

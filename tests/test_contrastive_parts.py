@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contrastive_toys import make_pairs
-from nunbit.contrastive.batches import BatchMaker, draw_text, identity, number_of
+from nunbit.contrastive.batches import BatchMaker, draw_texts, identity, number_of
 from nunbit.contrastive.config import DataConfig, ModelConfig, ScratchConfig, TowerSize
 from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.contrastive.start import make_student
@@ -163,14 +163,26 @@ def test_a_column_says_what_belongs_together(pairs: Path, student: Student) -> N
 
 def test_every_text_of_a_record_is_drawn() -> None:
     record = ImageText("k", "p", ("one", "two", "three"))
-    drawn = [draw_text(record, 0, position) for position in range(60)]
+    drawn = [draw_texts(record, 1, 0, position)[0] for position in range(60)]
     assert set(drawn) == {"one", "two", "three"}
-    assert drawn == [draw_text(record, 0, position) for position in range(60)]
+    assert sorted(draw_texts(record, 3, 0, 7)) == ["one", "three", "two"]
+    assert sorted(draw_texts(record, 4, 0, 7))[1:] != sorted(draw_texts(record, 4, 0, 7))[:-1]
+    assert draw_texts(ImageText("k", "p", ("one",)), 2, 0, 7) == ["one", "one"]
+    assert drawn == [draw_texts(record, 1, 0, position)[0] for position in range(60)]
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(pairs: Path, student: Student) -> None:
     with pytest.raises(UsageError, match="12, which 5 processes cannot share"):
         maker(pairs, student, size=5)
+
+
+def test_several_texts_of_a_picture_are_neighbors(pairs: Path, student: Student) -> None:
+    batch = next(maker(pairs, student, texts_per_picture=2).batches(0))
+    assert (len(batch.images), len(batch.texts), batch.texts_per_picture) == (12, 24, 2)
+    assert torch.equal(batch.identities.pictures[::2], batch.identities.pictures[1::2])
+    assert not torch.equal(batch.identities.texts[::2], batch.identities.texts[1::2])
+    parts = batch.chunks(5)
+    assert [len(part.texts) for part in parts] == [10, 10, 4]
 
 
 def test_chunks_are_the_batch(pairs: Path, student: Student) -> None:

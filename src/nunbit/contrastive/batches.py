@@ -3,7 +3,8 @@
 Batch t is records t * B to (t + 1) * B of the stream, whoever asks and whenever; a process takes its share of them. The
 text of a record is drawn by its position. So nothing has to be remembered to go on at step t.
 
-Shapes: B pairs of a step, n of them for this process, S side in pixels, T tokens, F width of a locked tower's output.
+Shapes: B pictures of a step, n of them for this process, k texts a picture, S side in pixels, T tokens, F width of a
+locked tower's output.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Batch:
 
     Attributes:
         images: (n, S, S, 3) uint8, or (n, F) float32 of a locked tower.
-        texts: (n, T) int64 token ids, or (n, F) float32 of a locked tower.
-        identities: Which pictures and texts are the same.
+        texts: (n * k, T) int64 token ids, or (n * k, F) float32 of a locked tower; those of a picture are neighbors.
+        identities: Which pictures and texts of the n * k pairs are the same.
         changes: What happens to the pictures; None for those of a locked tower.
     """
 
@@ -58,16 +59,22 @@ class Batch:
     changes: Changes | None
 
     def chunks(self, size: int | None) -> list[Batch]:
-        """The batch in parts of at most ``size`` pairs."""
+        """The batch in parts of at most ``size`` pictures."""
         count = len(self.images)
         if size is None or size >= count:
             return [self]
         return [self._part(slice(start, start + size)) for start in range(0, count, size)]
 
+    @property
+    def texts_per_picture(self) -> int:
+        """How many neighbors of ``texts`` belong to one picture."""
+        return len(self.texts) // len(self.images)
+
     def _part(self, numbers: slice) -> Batch:
-        identities = Identities(self.identities.pictures[numbers], self.identities.texts[numbers])
+        pairs = slice(numbers.start * self.texts_per_picture, numbers.stop * self.texts_per_picture)
+        identities = Identities(self.identities.pictures[pairs], self.identities.texts[pairs])
         changes = None if self.changes is None else self.changes.part(numbers)
-        return Batch(self.images[numbers], self.texts[numbers], identities, changes)
+        return Batch(self.images[numbers], self.texts[pairs], identities, changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +177,9 @@ class BatchMaker:
             good = {number: item for number, item in enumerate(found) if not isinstance(item, Rejected)}
             chosen = self._usable([number in good for number in range(len(found))])
             images = torch.from_numpy(np.stack([good[number] for number in chosen]))
-        taken = [records[number] for number in chosen]
-        texts = [draw_text(records[number], self._seed, positions[number]) for number in chosen]
+        each = self._config.texts_per_picture
+        taken = [records[number] for number in chosen for _ in range(each)]
+        texts = [text for number in chosen for text in draw_texts(records[number], each, self._seed, positions[number])]
         return Batch(images, self._text_inputs(texts), self._identities(taken, texts), self._changes(step))
 
     def _usable(self, good: Sequence[bool]) -> list[int]:
@@ -209,11 +217,13 @@ class BatchMaker:
         return changes.part(slice(self._first, self._first + self._count))
 
 
-def draw_text(record: ImageText, seed: int, position: int) -> str:
-    """One of a record's texts, the same whenever that position is read."""
-    if len(record.texts) == 1:
-        return record.texts[0]
-    return record.texts[int(np.random.default_rng([seed, 1, position]).integers(len(record.texts)))]
+def draw_texts(record: ImageText, count: int, seed: int, position: int) -> list[str]:
+    """So many of a record's texts, the same whenever that position is read; one comes twice where there are too few."""
+    known = record.texts
+    if len(known) == 1:
+        return [known[0]] * count
+    order = np.random.default_rng([seed, 1, position]).permutation(len(known))
+    return [known[order[number % len(known)]] for number in range(count)]
 
 
 def identity(record: ImageText, column: str) -> str | bytes:

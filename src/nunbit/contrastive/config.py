@@ -100,6 +100,7 @@ class DataConfig:
         batch_size: Pairs a step, over all processes.
         chunk_size: Pairs of a process that pass the towers at a time; the step is the same, its memory is that of a
             chunk (gradient caching). None: all at once.
+        texts_per_picture: How many of its own texts a picture meets in a step; it passes its tower once.
         shuffle_buffer: Records among which the next one is drawn.
         cache_mb: Memory for decoded pictures; what does not fit is decoded again each time.
         positives: A metadata column; records that agree in it belong together, as equal pictures and equal texts do.
@@ -111,6 +112,7 @@ class DataConfig:
     validation: tuple[SourceConfig, ...] = ()
     batch_size: int = 256
     chunk_size: int | None = None
+    texts_per_picture: int = 1
     shuffle_buffer: int = 16384
     cache_mb: int = 1000
     positives: str = ""
@@ -122,6 +124,8 @@ class DataConfig:
             raise ConfigError("data: there is no training source", hint="train: [{path: pairs.jsonl}]")
         if self.batch_size < 2 or (self.chunk_size is not None and self.chunk_size < 1):
             raise ConfigError("data: batch_size must be at least 2 and chunk_size at least 1")
+        if self.texts_per_picture < 1:
+            raise ConfigError("data: texts_per_picture must be at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,11 +94,11 @@ class ContrastiveTask:
             return tiled_sigmoid(images, texts, scale, bias, identities, ranks=self._ranks)
 
         value = cached_backward(self._embed, batch.chunks(self.config.data.chunk_size), loss)
-        count = self.config.data.batch_size
+        count = self.config.data.batch_size * batch.texts_per_picture
         _, bias = self.student.scale_and_bias()
         seen |= {
             "loss": float(value),
-            "samples": float(count),
+            "samples": float(self.config.data.batch_size),
             # Guessing: all equal for softmax; for sigmoid the best that one bias can do with N pairs in N squared.
             "chance_loss": math.log(count) if bias is None else math.log(count) - (count - 1) * math.log1p(-1 / count),
             "duplicates": _duplicates(batch),
@@ -158,7 +158,7 @@ class ContrastiveTask:
                 texts = functional.dropout(texts, dropout)
             embedded = self.student.embed_image(pictures), self.student.embed_text(texts)
         images, words = (functional.normalize(rows.float(), dim=-1) for rows in embedded)
-        return images, words
+        return images.repeat_interleave(chunk.texts_per_picture, dim=0), words
 
     def _image_inputs(self, images: Tensor, chunk: Batch | None) -> Tensor:
         if self.student.locked.image is not None:
@@ -185,9 +185,15 @@ def _similarities(images: Tensor, texts: Tensor) -> Mapping[str, float]:
 
 
 def _duplicates(batch: Batch) -> float:
-    """Share of pairs whose picture or text is there more than once."""
-    twice = torch.zeros(len(batch.images), dtype=torch.bool)
-    for ids in batch.identities:
-        _, places, counts = torch.unique(ids, return_inverse=True, return_counts=True)
-        twice |= counts[places] > 1
-    return float(twice.float().mean())
+    """Share of pairs whose picture or text other pictures of the batch share."""
+    each = batch.texts_per_picture
+    pictures, texts = batch.identities.pictures[::each], batch.identities.texts
+    twice = _counts(pictures).repeat_interleave(each) > 1
+    return float((twice | (_counts(texts) > 1)).float().mean())
+
+
+def _counts(numbers: Tensor) -> Tensor:
+    """How often each number is there, (N,)."""
+    _, places, counts = torch.unique(numbers, return_inverse=True, return_counts=True)
+    found: Tensor = counts[places]
+    return found

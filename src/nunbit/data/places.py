@@ -209,7 +209,7 @@ def _local_entry(path: str) -> Entry:
 
 
 def _remote(url: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+    from fsspec.core import url_to_fs
 
     system, root = url_to_fs(url)
     return system, root

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -135,8 +136,8 @@ def gather_state(module: nn.Module) -> dict[str, Tensor]:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state: dict[str, Tensor] = dict(get_model_state_dict(module, options=options))
-    return state
+    state: Any = get_model_state_dict(module, options=options)
+    return dict(state)
 
 
 def is_divided(tensor: Tensor) -> bool:
