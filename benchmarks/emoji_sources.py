@@ -79,7 +79,7 @@ STYLES = (
     Style("google-2016", "train", "emoji-datasource-google@3.0.0", _GOOGLE, ".png", "Apache-2.0", _NOTO),
     Style(
         "twitter",
-        "train",
+        "test",
         "emoji-datasource-twitter@16.0.0",
         "package/img/twitter/64/",
         ".png",
@@ -106,5 +106,5 @@ STYLES = (
         "CC-BY-4.0",
         "EmojiOne 2.2.7",
     ),
-    Style("openmoji", "test", "openmoji@17.0.0", "package/color/svg/", ".svg", "CC-BY-SA-4.0", "OpenMoji"),
+    Style("openmoji", "train", "openmoji@17.0.0", "package/color/svg/", ".svg", "CC-BY-SA-4.0", "OpenMoji"),
 )

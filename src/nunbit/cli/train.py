@@ -27,7 +27,9 @@ def command() -> None:
 @command.command("contrastive")
 @click.argument("config", type=FILE)
 @click.option("--into", type=FOLDER, required=True, help="Folder of the run; a run that is there goes on.")
-@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Replace a setting of CONFIG; repeatable.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Replace a setting of CONFIG; repeatable."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
 def contrastive(config: Path, into: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Train an encoder on pairs of pictures and texts, as the YAML file CONFIG says.
