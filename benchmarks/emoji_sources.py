@@ -99,12 +99,12 @@ STYLES = (
     ),
     Style(
         "emojione",
-        "validation",
+        "train",
         "emoji-datasource-emojione@3.0.0",
         "package/img/emojione/64/",
         ".png",
         "CC-BY-4.0",
         "EmojiOne 2.2.7",
     ),
-    Style("openmoji", "train", "openmoji@17.0.0", "package/color/svg/", ".svg", "CC-BY-SA-4.0", "OpenMoji"),
+    Style("openmoji", "validation", "openmoji@17.0.0", "package/color/svg/", ".svg", "CC-BY-SA-4.0", "OpenMoji"),
 )

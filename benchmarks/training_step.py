@@ -4,9 +4,9 @@ Usage: python benchmarks/training_step.py [--page] [--batch 256] [--large 4096] 
 
 A step is what each library's own loop does with a batch that is in memory: forward, loss, backward, clipping,
 optimizer, clamping of the scale. open_clip's is the body of `open_clip_train.train.train_one_epoch` with its
-`ClipLoss` and its grouping of parameters. Both start from one folder and must begin at the same loss. The model: 64-pixel pictures
-in patches of 8, six blocks 256 wide; texts of up to 32 tokens, four blocks 256 wide. Memory is that of a process of its
-own.
+`ClipLoss` and its grouping of parameters. Both start from one folder and must begin at the same loss. The model:
+64-pixel pictures in patches of 8, six blocks 256 wide; texts of up to 32 tokens, four blocks 256 wide. Memory is that
+of a process of its own.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python benchmarks/transfer.py --data ../shared/data --into DIR [--page]
 
-Writes pairs from grocery's train pictures with their classes and descriptions, trains the starter's bridge whole and by
-low-rank adapters (`transfer-bridge.yaml`, `transfer-lora.yaml`), and measures what `nunbit eval starter` does before and
-after: grocery's test pictures, clothing, captions of photographs. Choices were made on held-out train pictures of
-groceries, on clothing's train pictures, which teach nothing here, and on photographs of the dev split; test pictures are
-read at the end only.
+Writes pairs from grocery's train pictures with their classes and descriptions, trains the starter's bridge whole and
+by low-rank adapters (`transfer-bridge.yaml`, `transfer-lora.yaml`), and measures what `nunbit eval starter` does before
+and after: grocery's test pictures, clothing, captions of photographs. Choices were made on held-out train pictures of
+groceries, on clothing's train pictures, which teach nothing here, and on photographs of the dev split; test pictures
+are read at the end only.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def command() -> None:
 def contrastive(config: Path, into: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Train an encoder on pairs of pictures and texts, as the YAML file CONFIG says.
 
-    From scratch, from any model that `nunbit models` lists or a folder holds, with a locked tower, with adapters (LoRA).
+    From scratch, from a model that `nunbit models` lists or a folder holds, with a locked tower, with adapters (LoRA).
     Interrupted, it goes on where it was when it is called again. Several processes: `torchrun --nproc-per-node 2 -m
     nunbit train contrastive ...`.
 

@@ -43,6 +43,8 @@ class ScratchConfig:
         vocabulary_size: The most tokens.
         context_length: The most tokens of a text.
         resize: As in `nunbit.preprocessing.Preprocessing`.
+        pooling: What becomes a picture's embedding: the class token, as in CLIP, or the mean of the patches, which
+            `transformers` does not know.
     """
 
     image_size: int = 64
@@ -53,6 +55,7 @@ class ScratchConfig:
     vocabulary_size: int = 8192
     context_length: int = 32
     resize: Literal["crop", "squash"] = "squash"
+    pooling: Literal["class_token", "mean"] = "class_token"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

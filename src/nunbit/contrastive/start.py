@@ -76,7 +76,7 @@ def _clip_config(scratch: ScratchConfig, objective: Any, tokenizer: Tokenizer) -
             class_token=True,
             patch_bias=False,
             pre_norm=True,
-            pooling="class_token",
+            pooling=scratch.pooling,
             projection_size=scratch.embedding_size,
         ),
         text=TextConfig(

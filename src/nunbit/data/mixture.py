@@ -147,7 +147,7 @@ class _Shuffled:
         seed: With the source's name and the number of the pass it decides the order.
         buffer: Records read ahead.
         passes: How many there are; None for no end.
-        reject: Called in the first pass with what is set aside, and its number.
+        reject: Called with the number of what is set aside in a pass, and with it.
     """
 
     def __init__(
@@ -200,9 +200,8 @@ class _Shuffled:
         rejected = Counter[str]()
         for item in chain.from_iterable(map(self._source.drafts, parts)):
             if isinstance(item, Rejected):
-                if self._pass == 0:
-                    self._reject(rejected.total(), item)
-                    rejected[item.reason] += 1
+                self._reject(rejected.total(), item)
+                rejected[item.reason] += 1
                 continue
             found = True
             buffer.append(item)
