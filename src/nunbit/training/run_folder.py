@@ -89,22 +89,20 @@ class RunFolder:
         path = self.path / "config.json"
         if not path.is_file():
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before, now = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(resolved)
         differing = [
             name
-            for name in sorted(set(_flat(before)) | set(_flat(resolved)))
-            if _flat(before).get(name) != _flat(resolved).get(name)
-            and name.rpartition(".")[2] not in FREE
-            and not name.startswith("versions.")
+            for name, value in before.items()  # a setting that it lacks came with a later version
+            if now.get(name) != value and name.rpartition(".")[2] not in FREE and not name.startswith("versions.")
         ]
         if differing:
             name = differing[0]
             if name.endswith("fingerprint"):
                 hint = "the files that teach were changed since; give another folder to start anew"
                 raise UsageError(f"{self.path} holds a run with other data", hint=hint)
-            was, now = _flat(before).get(name), _flat(resolved).get(name)
             raise UsageError(
-                f"{self.path} holds a run with another configuration: {name} was {was!r}, is {now!r}",
+                f"{self.path} holds a run with another configuration: "
+                f"{name} was {before[name]!r}, is {now.get(name)!r}",
                 hint="give another folder, or delete this one to start anew",
             )
 
