@@ -17,7 +17,7 @@ from nunbit.contrastive.config import DataConfig, ModelConfig, ScratchConfig, To
 from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.contrastive.start import make_student
 from nunbit.contrastive.students import Student
-from nunbit.contrastive.validation import Pairs, choose_alpha, measure_retrieval
+from nunbit.contrastive.validation import Pairs, Retrieval, choose_alpha, measure_retrieval
 from nunbit.data import Mixture, SourceConfig
 from nunbit.errors import ConfigError, UsageError
 from nunbit.lora import LoraConfig
@@ -94,10 +94,23 @@ def test_equal_answers_win_nothing() -> None:
     assert measure_retrieval(same, same, pairs).image_to_text_r1 == 0
 
 
+def at(*firsts: float) -> list[Retrieval]:
+    return [Retrieval(first, 0, first, 0) for first in firsts]
+
+
 def test_the_way_back_stops_at_the_best_place_nearest_to_the_start() -> None:
-    alpha, found = choose_alpha(lambda share: -abs(share - 0.45))
+    alpha, found = choose_alpha(lambda share: at(100 - abs(share - 0.45)))
     assert alpha == 0.4 and len(found) == 11
-    assert choose_alpha(lambda share: 1.0)[0] == 0
+    assert choose_alpha(lambda share: at(1.0))[0] == 0
+
+
+def test_what_must_not_be_forgotten_stops_the_way() -> None:
+    def measure(share: float) -> list[Retrieval]:
+        return at(20 + 70 * share, 50 - 10 * share)
+
+    assert choose_alpha(measure)[0] == 1
+    assert choose_alpha(measure, may_lose=3.0)[0] == 0.3
+    assert choose_alpha(measure, may_lose=0.0)[0] == 0
 
 
 @pytest.fixture

@@ -72,6 +72,8 @@ class ModelConfig:
         recompute: Keep less for the backward pass and compute it again (gradient checkpointing).
         dropout: On the outputs of locked towers.
         wise_ft: After training, go back towards the start as far as the validation data like it best (WiSE-FT).
+        may_lose: With ``wise_ft``: the most points of image-to-text R@1 that each validation set but the first may lose
+            against the start. None: the mean over all sets decides alone.
     """
 
     start: str | None = None
@@ -83,6 +85,7 @@ class ModelConfig:
     recompute: bool = False
     dropout: float = 0.0
     wise_ft: bool = False
+    may_lose: float | None = None
 
     def __post_init__(self) -> None:
         if (self.start is None) == (self.scratch is None):

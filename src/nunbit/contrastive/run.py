@@ -30,7 +30,7 @@ from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.contrastive.start import make_student
 from nunbit.contrastive.students import Student
 from nunbit.contrastive.task import ContrastiveTask
-from nunbit.contrastive.validation import choose_alpha
+from nunbit.contrastive.validation import Retrieval, choose_alpha
 from nunbit.contrastive.validation_sets import read_validation
 from nunbit.data import Mixture, SourceConfig, open_source
 from nunbit.encode import Encoded, encode_stream
@@ -182,14 +182,16 @@ def _finish(task: ContrastiveTask, config: ContrastiveConfig, folder: RunFolder,
     if start and task.validation:
         end = {name: weight.detach().clone() for name, weight in student.module.named_parameters()}
 
-        def measure(alpha: float) -> float:
+        def measure(alpha: float) -> list[Retrieval]:
             interpolate(student.module, start, end, alpha)
-            return task.validation_r1()
+            return task.measure()
 
-        alpha, found = choose_alpha(measure)
+        alpha, found = choose_alpha(measure, may_lose=config.model.may_lose)
         interpolate(student.module, start, end, alpha)
         provenance["share of the way from the start (WiSE-FT)"] = alpha
-        provenance["validation R@1 by that share"] = ", ".join(f"{a:g}: {value:.1f}" for a, value in found.items())
+        for number, part in enumerate(task.validation):
+            shares = ", ".join(f"{a:g}: {results[number].image_to_text_r1:.1f}" for a, results in found.items())
+            provenance[f"image-to-text R@1 of {part.name} by that share"] = shares
     figures = task.evaluate(config.training.steps)
     provenance |= {name: f"{value:.2f}" for name, value in figures.items()}
     student.save(folder.model, provenance)

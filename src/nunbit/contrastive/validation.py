@@ -102,15 +102,25 @@ def _ranks(queries: FloatArray, answers: FloatArray, right: Sequence[Sequence[in
     return ranks
 
 
-def choose_alpha(measure: Callable[[float], float], steps: int = 10) -> tuple[float, Mapping[float, float]]:
+def choose_alpha(
+    measure: Callable[[float], Sequence[Retrieval]], *, may_lose: float | None = None, steps: int = 10
+) -> tuple[float, Mapping[float, Sequence[Retrieval]]]:
     """How far to go from the start to the end of a fine-tuning (WiSE-FT).
 
     Args:
-        measure: A share of the way in [0, 1] → how good the model is there on validation data.
+        measure: A share of the way in [0, 1] → what the model finds there on each validation set.
+        may_lose: The most points of image-to-text R@1 that each set but the first may lose against the start.
         steps: How many equal steps are tried.
 
     Returns:
-        The best share, of equal ones the nearest to the start; and what each gave.
+        The share with the best mean over the sets, of equal ones the nearest to the start; and what each gave.
     """
     found = {number / steps: measure(number / steps) for number in range(steps + 1)}
-    return max(found, key=lambda alpha: (found[alpha], -alpha)), found
+
+    def keeps(alpha: float) -> bool:
+        pairs = zip(found[0.0][1:], found[alpha][1:], strict=True)
+        return may_lose is None or all(
+            now.image_to_text_r1 >= before.image_to_text_r1 - may_lose for before, now in pairs
+        )
+
+    return max(filter(keeps, found), key=lambda alpha: (mean_r1(found[alpha]), -alpha)), found
