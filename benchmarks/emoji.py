@@ -98,9 +98,10 @@ def facts(run: Path) -> str:
     steps = [row for row in read_metrics(run) if "loss" in row]
     seconds, memory = steps[-1]["seconds"], max(row["memory_mb"] for row in steps)
     met = "met" if seconds <= 60 * MINUTES else "not met"
+    machine = config["versions"]["machine"]
     return (
-        f"Bar, minutes of training on {config['versions']['machine']}: at most {MINUTES}. Found "
-        f"{seconds / 60:.1f}: {met}. {steps[-1]['step']:,} steps of {config['data']['batch_size']} drawings, peak memory {memory:,.0f} MB, seed "
+        f"Bar, minutes of training on {machine}: at most {MINUTES}. Found {seconds / 60:.1f}: {met}. "
+        f"{steps[-1]['step']:,} steps of {config['data']['batch_size']} drawings, peak memory {memory:,.0f} MB, seed "
         f"{config['training']['seed']}.\n\nData fingerprint: `{config['data_fingerprint']}`. The recipe is "
         "[emoji.yaml](../emoji.yaml); drawings and their licences are in [emoji_sources.py](../emoji_sources.py)."
     )

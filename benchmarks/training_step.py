@@ -5,8 +5,9 @@ Usage: python benchmarks/training_step.py [--page] [--batch 256] [--large 4096] 
 A step is what each library's own loop does with a batch that is in memory: forward, loss, backward, clipping,
 optimizer, clamping of the scale. open_clip's is the body of `open_clip_train.train.train_one_epoch` with its
 `ClipLoss` and its grouping of parameters. Both start from one folder and must begin at the same loss. The model:
-64-pixel pictures in patches of 8, six blocks 256 wide; texts of up to 32 tokens, four blocks 256 wide. Memory is that
-of a process of its own.
+64-pixel pictures in patches of 8, six blocks 256 wide; texts of 32 tokens, four blocks 256 wide. Memory is that of a
+process of its own, of a smaller model, since open_clip keeps the activations of all pairs: 32-pixel pictures, four
+blocks 192 wide; texts of 16 tokens, two blocks 128 wide.
 """
 
 from __future__ import annotations
@@ -28,6 +29,13 @@ from side_by_side import Peer, Turn, parser, pin, ratio, take_turns, tell, whole
 STEPS = 3
 """Steps of one turn."""
 OURS = "nunbit"
+MODEL: dict[str, Any] = {"image_size": 64, "context_length": 32}
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "context_length": 16,
+    "vision": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "text": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4},
+}
 
 
 def main() -> None:
@@ -40,14 +48,13 @@ def main() -> None:
     made.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     arguments = made.parse_args()
     pin(arguments.cores)
-    folder = arguments.scratch / "training-step-model"
     if arguments.alone:
-        measure_alone(folder, arguments.alone[0], int(arguments.alone[1]), int(arguments.alone[2]))
+        name, count, chunk = arguments.alone
+        measure_alone(model_folder(arguments.scratch, SMALL), name, int(count), int(chunk))
         return
-    if not (folder / "nunbit.json").is_file():
-        make_model(folder)
+    folder = model_folder(arguments.scratch, MODEL)
     page = Page("training-step", f"A contrastive training step of {arguments.batch} pairs, beside open_clip's")
-    images, ids = batch_of(arguments.batch)
+    images, ids = batch_of(arguments.batch, MODEL)
     names = ["open_clip fp32", "open_clip amp_bf16", f"{OURS} float32", f"{OURS} bfloat16"]
     steps = {name: open_step(name, folder, None) for name in names}
     first = {name: step(images, ids) for name, step in steps.items()}
@@ -63,22 +70,29 @@ def main() -> None:
     page.close(to_file=arguments.page)
 
 
-def make_model(folder: Path) -> None:
-    """A model with random weights that both libraries open."""
+def model_folder(scratch: Path, sizes: dict[str, Any]) -> Path:
+    """A model with random weights that both libraries open, made when it is not there."""
     import torch
+    from nunbit.config import from_plain
     from nunbit.contrastive.config import ModelConfig, ScratchConfig
     from nunbit.contrastive.start import make_student
 
-    torch.manual_seed(0)
-    words = [f"a picture of number {number}" for number in range(3000)]
-    make_student(ModelConfig(scratch=ScratchConfig()), words, name="tiny", license="").save(folder, {})
+    folder = scratch / f"training-step-{sizes['image_size']}"
+    if not (folder / "nunbit.json").is_file():
+        torch.manual_seed(0)
+        words = [f"a picture of number {number}" for number in range(3000)]
+        config = ModelConfig(scratch=from_plain(ScratchConfig, sizes))
+        make_student(config, words, name="tiny", license="").save(folder, {})
+    return folder
 
 
-def batch_of(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (N, 64, 64, 3) uint8, and ids (N, 32) int64 that close with the end mark."""
+def batch_of(count: int, sizes: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (N, S, S, 3) uint8, and ids (N, T) int64."""
     rng = np.random.default_rng(0)
-    ids = rng.integers(1, 500, (count, 32))
-    return rng.integers(0, 256, (count, 64, 64, 3), np.uint8), ids
+    side = sizes["image_size"]
+    return rng.integers(0, 256, (count, side, side, 3), np.uint8), rng.integers(
+        1, 500, (count, sizes["context_length"])
+    )
 
 
 def turn(step: Callable[[np.ndarray, np.ndarray], float], images: np.ndarray, ids: np.ndarray) -> Callable[[], Turn]:
@@ -146,7 +160,7 @@ def open_clip_step(folder: Path, precision: str) -> Callable[[np.ndarray, np.nda
     import open_clip
     from open_clip_train.precision import get_autocast
 
-    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}", precision=precision)
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}", precision=precision, output_dict=True)
     model.train()
     loss = open_clip.ClipLoss()
     autocast = get_autocast(precision, device_type="cpu")
@@ -171,7 +185,7 @@ def open_clip_step(folder: Path, precision: str) -> Callable[[np.ndarray, np.nda
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        return float(total)
+        return float(total.detach())
 
     return step
 
@@ -179,7 +193,7 @@ def open_clip_step(folder: Path, precision: str) -> Callable[[np.ndarray, np.nda
 def measure_alone(folder: Path, name: str, count: int, chunk: int) -> None:
     """Two steps of one library in this process, reported as JSON."""
     step = open_step(name, folder, chunk or None)
-    small, large = batch_of(8), batch_of(count)
+    small, large = batch_of(8, SMALL), batch_of(count, SMALL)
     step(*small)
     base = resident_mb()
     start = time.perf_counter()
