@@ -10,10 +10,10 @@ from functools import cached_property
 from nunbit.data.places import Entry, list_folder, read_small
 from nunbit.data.rows import TEXT_BYTES, RowReader, UnfitRow, parse_lines, parse_object
 from nunbit.data.source import Draft, Source, SourceConfig
+from nunbit.picture_files import ENDING
 from nunbit.types import Rejected
 
-PICTURE = re.compile(r"\.(?:jpe?g|jpe|jfif|mpo|a?png|gif|webp|tiff?|avif|bmp|p[pgbn]m)", re.IGNORECASE)
-"""Endings of the pictures that `nunbit.images` opens."""
+PICTURE = re.compile(ENDING, re.IGNORECASE)
 
 _CAPTIONS = (".txt", ".json")
 
