@@ -42,7 +42,7 @@ def tiled_softmax(
     """`nunbit.losses.softmax_contrastive` in bounded memory: two gradients (n, D) and a few tiles.
 
     With embeddings in bfloat16 the products are computed in it, several times quicker on processors that know it. The
-    value is float32 then, and right to about three digits.
+    value is float32 then, gradients are added up in float32, and both are right to two or three digits.
 
     Args:
         images: (n, D) unit rows; float32, float64 or bfloat16.
