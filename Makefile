@@ -54,7 +54,7 @@ figures: $(VENV)/.dev
 
 # Long: an hour or more on two quiet cores. With PHOTOS, indexing of that folder as well.
 bench: $(VENV)/.dev
-	@failed=; for question in pictures texts folder process zero_shot memory growth load; do \
+	@failed=; for question in pictures texts folder process zero_shot memory growth load losses training_step; do \
 	  $(BIN)/python benchmarks/$$question.py --page || failed="$$failed $$question"; \
 	done; test -z "$$failed" || { echo "answers disagree or a benchmark broke:$$failed" >&2; exit 1; }
 	$(if $(PHOTOS),$(BIN)/python benchmarks/indexing.py "$(PHOTOS)")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -144,7 +144,7 @@ class BatchMaker:
         self.stores = Stores()
         self.set_aside: Callable[[Rejected], None] = lambda _: None
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int) -> Generator[Batch]:
         """This process's shares of the steps from ``start`` on, without end."""
         size = self._config.batch_size
         stream = self._mixture.stream(

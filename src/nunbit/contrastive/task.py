@@ -6,7 +6,7 @@ Shapes: N pairs of all processes, n of this one, S side in pixels, E embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,7 @@ class ContrastiveTask:
         """The student's."""
         return self.student.rate_factor(name)
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int) -> Generator[Batch]:
         """As the maker makes them."""
         return self.maker.batches(start)
 

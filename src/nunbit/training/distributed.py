@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, distributed, nn
 from nunbit.errors import UsageError
 
 _CPU = torch.device("cpu")
+_PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,12 @@ def join_world(device: str | None) -> Iterator[World]:
     if size == 1:
         yield World(device=place)
         return
-    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    # The others wait while the first one measures or lets a locked tower look at everything.
+    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
-        yield World(distributed.get_rank(), size, place)
+        world = World(distributed.get_rank(), size, place)
+        yield world
+        world.wait()  # who leaves before the others takes the connections with it
     finally:
         distributed.destroy_process_group()
 

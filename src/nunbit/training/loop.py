@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -46,7 +46,7 @@ class Task(Protocol[B]):
     def rate_factor(self, name: str) -> float:
         """A parameter's share of the learning rate."""
 
-    def batches(self, start: int) -> Iterator[B]:
+    def batches(self, start: int) -> Generator[B]:
         """One batch a step, from step ``start`` on, the same whenever it is asked."""
 
     def backward(self, batch: B) -> dict[str, float]:
@@ -177,12 +177,12 @@ class _Run:
         start = self._restore()
         if self.metrics is not None:
             self.metrics.truncate(start)
-        batches = self.task.batches(start)
         clock = _Clock(self.metrics)
-        for step in range(start, self.config.steps):
-            values = self.stepper.step(step, next(batches))
-            self._report(step + 1, values | clock.read(values, self.world.device))
-            self._keep(step + 1)
+        with closing(self.task.batches(start)) as batches:  # its threads end before the processes part
+            for step in range(start, self.config.steps):
+                values = self.stepper.step(step, next(batches))
+                self._report(step + 1, values | clock.read(values, self.world.device))
+                self._keep(step + 1)
         with self.stepper.averaged(keep=True):
             pass
 
