@@ -94,6 +94,8 @@ class ModelConfig:
             raise ConfigError("model: a new model has nothing to lock, to adapt or to go back to")
         if not 0 < self.layer_decay <= 1 or not 0 <= self.dropout < 1:
             raise ConfigError("model: expected layer_decay in (0, 1] and dropout in [0, 1)")
+        if self.may_lose is not None and (self.may_lose < 0 or not self.wise_ft):
+            raise ConfigError("model: may_lose is a number of points, at least 0, and goes together with wise_ft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
