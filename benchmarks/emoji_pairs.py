@@ -9,8 +9,7 @@ packages are then fetched into ``DIR/packages``. Each is compared with its sha51
 
 Which emoji: every entry of emojibase-data but skin tones (which it keeps inside of an entry), components (hair, skin:
 its group 2) and the 26 regional indicators (no group). That is 1,914, and so many labels to choose from; a style has
-drawings of most of them. Which style is trained on, chosen by, or only tested with is written there, too, and was
-decided before any model was trained.
+drawings of most of them. Which style is trained on, chosen by, or only tested with is written in `emoji_sources.py`.
 
 What is written to DIR: ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``, a drawing a line; ``concepts.jsonl``
 with labels and tags, ``labels-en.txt`` and ``labels-ko.txt`` in the same order; ``drawings/STYLE/HEX.png``, at most

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from nunbit.clip import Clip, ClipConfig
+from nunbit.config import to_plain
 from nunbit.contrastive.clip_student import ClipStudent
-from nunbit.contrastive.config import ModelConfig, ScratchConfig
+from nunbit.contrastive.config import ModelConfig, ScratchConfig, TowerSize
 from nunbit.contrastive.starter_student import StarterStudent
 from nunbit.contrastive.students import Student
 from nunbit.loading import is_starter, locate
@@ -62,17 +63,11 @@ def new_model(scratch: ScratchConfig, objective: Any, texts: Iterable[str]) -> t
 
 
 def _clip_config(scratch: ScratchConfig, objective: Any, tokenizer: Tokenizer) -> ClipConfig:
-    vision, text = scratch.vision, scratch.text
     return ClipConfig(
         vision=VitConfig(
             image_size=scratch.image_size,
             patch_size=scratch.patch_size,
-            hidden_size=vision.hidden_size,
-            num_hidden_layers=vision.num_hidden_layers,
-            num_attention_heads=vision.num_attention_heads,
-            intermediate_size=4 * vision.hidden_size,
-            hidden_act="gelu",
-            layer_norm_eps=1e-5,
+            **_blocks(scratch.vision),
             class_token=True,
             patch_bias=False,
             pre_norm=True,
@@ -82,12 +77,7 @@ def _clip_config(scratch: ScratchConfig, objective: Any, tokenizer: Tokenizer) -
         text=TextConfig(
             vocab_size=tokenizer.vocabulary.highest_id() + 1,
             max_position_embeddings=scratch.context_length,
-            hidden_size=text.hidden_size,
-            num_hidden_layers=text.num_hidden_layers,
-            num_attention_heads=text.num_attention_heads,
-            intermediate_size=4 * text.hidden_size,
-            hidden_act="gelu",
-            layer_norm_eps=1e-5,
+            **_blocks(scratch.text),
             causal=True,
             pooling="end_token",
             end_token_id=tokenizer.config.end_token_id,
@@ -96,3 +86,9 @@ def _clip_config(scratch: ScratchConfig, objective: Any, tokenizer: Tokenizer) -
         ),
         objective=objective,
     )
+
+
+def _blocks(size: TowerSize) -> dict[str, Any]:
+    """What both towers' configurations say about their blocks."""
+    sizes: dict[str, Any] = to_plain(size)
+    return sizes | {"intermediate_size": 4 * size.hidden_size, "hidden_act": "gelu", "layer_norm_eps": 1e-5}

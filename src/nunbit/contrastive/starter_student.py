@@ -48,7 +48,7 @@ class StarterStudent:
     def __init__(self, folder: Path, config: ModelConfig, *, name: str) -> None:
         if config.objective not in (None, "softmax"):
             raise ConfigError("the starter was trained with the softmax objective", hint="leave model.objective out")
-        self._folder = folder
+        self._tower = _LockedTower(folder)
         self._starter: Starter = load(folder, engine="torch").model
         self.name = name
         self.preprocessing = PREPROCESSING
@@ -61,7 +61,7 @@ class StarterStudent:
     def locked_image_encoder(self) -> Encoder:
         """Its rows are 1,280 features and 1,000 logits."""
         width = FEATURE_SIZE + NUM_CLASSES
-        return Encoder(_LockedTower(self._folder), EncoderInfo(self.name, width, self.preprocessing))
+        return Encoder(self._tower, EncoderInfo(self.name, width, self.preprocessing))
 
     def locked_text_rows(self, texts: Sequence[str]) -> FloatArray:
         """Sentence embeddings."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from nunbit.contrastive.config import DataConfig
 from nunbit.contrastive.students import Student
 from nunbit.contrastive.validation import Pairs
 from nunbit.data import SourceConfig, open_source
+from nunbit.data.source import Source
 from nunbit.encode import Encoded, encode_stream
 from nunbit.errors import TrainingError
 from nunbit.images import open_image
@@ -63,19 +65,14 @@ def read_validation(
     opened = open_source(source)
     records: list[ImageText] = []
     inputs: list[Any] = []
-    pictures = Pictures(student.preprocessing, 0)
-    for item in opened.records():
-        if len(records) == config.validation_pairs:
-            break
-        if isinstance(item, Rejected):
-            set_aside(item)
-            continue
-        found = _image_input(item, student, pictures)
+    for record, found in _image_inputs(_good(opened, set_aside), student):
         if isinstance(found, Rejected):
             set_aside(found)
             continue
-        records.append(item)
+        records.append(record)
         inputs.append(found)
+        if len(records) == config.validation_pairs:
+            break
     if not records:
         raise TrainingError(f"no picture of {source.path} can be read", hint="the run's ledger says why")
     pairs = Pairs.of([record.texts for record in records], [identity(record, config.positives) for record in records])
@@ -86,11 +83,32 @@ def read_validation(
     return ValidationSet(opened.name, images, words, pairs, tuple(records[:SHOWN]))
 
 
-def _image_input(record: ImageText, student: Student, pictures: Pictures) -> FloatArray | Pixels | Rejected:
+def _good(source: Source, set_aside: Callable[[Rejected], None]) -> Iterator[ImageText]:
+    for item in source.records():
+        if isinstance(item, Rejected):
+            set_aside(item)
+        else:
+            yield item
+
+
+def _image_inputs(
+    records: Iterator[ImageText], student: Student
+) -> Iterator[tuple[ImageText, FloatArray | Pixels | Rejected]]:
+    """What a student takes of each picture, in order; a locked tower is asked in batches."""
     if student.locked.image is None:
-        return pictures.get(record)
-    (found,) = encode_stream(student.locked_image_encoder(), [record.image], batch_size=1)
-    return found.embedding if isinstance(found, Encoded) else found
+        pictures = Pictures(student.preprocessing, 0)
+        for record in records:
+            yield record, pictures.get(record)
+        return
+    taken: deque[ImageText] = deque()
+
+    def images() -> Iterator[str | bytes]:
+        for record in records:
+            taken.append(record)
+            yield record.image
+
+    for found in encode_stream(student.locked_image_encoder(), images()):
+        yield taken.popleft(), found.embedding if isinstance(found, Encoded) else found
 
 
 def show_examples(
