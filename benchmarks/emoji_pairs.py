@@ -257,28 +257,41 @@ def _row(style: Style, concept: Concept) -> dict[str, Any]:
 def _drawings(style: Style, archive: Path, concepts: list[Concept]) -> Iterator[tuple[str, tuple[int, ...], bytes]]:
     """A style's drawings: name, code points, and the bytes of a picture or an SVG."""
     if style.ending == ".json":
-        yield from _drawings_by_name(archive, style.members, concepts)
+        yield from _icons(archive, concepts)
         return
     for path, data in _members(archive, style.members):
         name = path.removeprefix(style.members)
         yield name, key_of(name.removesuffix(style.ending)), data
 
 
-def _drawings_by_name(
-    archive: Path, file: str, concepts: list[Concept]
-) -> Iterator[tuple[str, tuple[int, ...], bytes]]:
-    """Drawings of an Iconify set: those called exactly as emojibase or Unicode calls an emoji, but for punctuation."""
-    keys: dict[str, tuple[int, ...]] = {}
-    for concept in concepts:
-        keys.setdefault(_letters(concept.labels["en"]), concept.key)
-        if len(concept.key) == 1:
-            keys.setdefault(_letters(unicodedata.name(chr(concept.key[0]), "")), concept.key)
-    icons = json.loads(dict(_members(archive, file))[file])
+def _icons(archive: Path, concepts: list[Concept]) -> Iterator[tuple[str, tuple[int, ...], bytes]]:
+    """Drawings of an Iconify set: by the code points it names, or by what they are called."""
+    members = dict(_members(archive, "package/"))
+    icons, points = json.loads(members["package/icons.json"]), json.loads(members["package/chars.json"])
+    keys = _keys_by_name(concepts)
+    known = {icon: key_of(name) for name, icon in points.items()}
     for name, icon in icons["icons"].items():
         width, height = (icon.get(side, icons.get(side, 16)) for side in ("width", "height"))
         box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>'
-        yield name, keys.get(_letters(name), ()), svg.encode()
+        first = name.removesuffix("-1")  # of several drawings of one thing
+        yield name, known.get(name) or keys.get(_letters(name)) or keys.get(_letters(first), ()), svg.encode()
+
+
+def _keys_by_name(concepts: list[Concept]) -> dict[str, tuple[int, ...]]:
+    """Exactly as emojibase or Unicode calls an emoji, but for punctuation; flags also as sets of flags call them."""
+    keys: dict[str, tuple[int, ...]] = {}
+    for concept in concepts:
+        label = concept.labels["en"]
+        keys.setdefault(_letters(label), concept.key)
+        if len(concept.key) == 1:
+            keys.setdefault(_letters(unicodedata.name(chr(concept.key[0]), "")), concept.key)
+        if concept.is_place:
+            keys.setdefault(_letters(label.replace("flag:", "flag for")), concept.key)
+        if 0x1F1E6 <= concept.key[0] <= 0x1F1FF:
+            region = "".join(chr(point - 0x1F1E6 + ord("a")) for point in concept.key)
+            keys |= {region: concept.key, f"{region}4x3": concept.key}
+    return keys
 
 
 def _letters(name: str) -> str:

@@ -101,6 +101,14 @@ def test_a_run_that_fell_over_ends_as_one_that_did_not(step: int, whole: Path, p
     assert weights(tmp_path / "run") == weights(whole)
 
 
+def test_a_run_with_two_optimizers_goes_on_as_one_that_did_not_stop(pairs: Path, tmp_path: Path, whole: Path) -> None:
+    run(pairs, tmp_path / "straight", training__optimizer="muon")
+    with pytest.raises(KeyboardInterrupt):
+        run(pairs, tmp_path / "stopped", fall_at=5, training__optimizer="muon")
+    run(pairs, tmp_path / "stopped", training__optimizer="muon")
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "straight") != weights(whole)
+
+
 def test_a_run_that_was_killed_twice_ends_as_one_that_was_not(whole: Path, pairs: Path, tmp_path: Path) -> None:
     recipe, into = write_recipe(pairs), tmp_path / "run"
     command = [sys.executable, "-m", "nunbit", "train", "contrastive", str(recipe), "--into", str(into)]

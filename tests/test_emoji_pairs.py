@@ -21,6 +21,12 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 EYE = "1F441-FE0F-200D-1F5E8-FE0F"
 FLAG = "1F1F0-1F1F7"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10"><rect width="20" height="10" fill="red"/></svg>'
+ICONS = {
+    "emojione-v1": ("flag-for-south-korea", "happy"),
+    "streamline": ("whale-1", "whale-2"),
+    "circle-flags": ("kr", "xx"),
+    "flag-icons": ("kr-1x1", "kr-4x3"),
+}
 ICON = '<rect width="10" height="10" fill="blue"/>'
 
 
@@ -65,8 +71,10 @@ def pack(path: Path, files: dict[str, bytes]) -> str:
 
 def drawings(style: Any) -> dict[str, bytes]:
     if style.ending == ".json":
-        icons = {name: {"body": ICON} for name in ("whale", "grinningface", "wavinghandsign", "nobodyknows")}
-        return {style.members: json.dumps({"icons": icons, "width": 10, "height": 10}).encode()}
+        names = ICONS.get(style.name, ("whale", "grinningface", "wavinghandsign", "nobodyknows"))
+        icons = {"icons": {name: {"body": ICON} for name in names}, "width": 10, "height": 10}
+        points = {"1f600": "happy"} if "happy" in names else {}
+        return {style.members: json.dumps(icons).encode(), "package/chars.json": json.dumps(points).encode()}
     data = SVG.encode() if style.ending == ".svg" else png(size=(256, 128) if style.ending == ".webp" else (64, 64))
     files = {f"{style.members}{name}{style.ending}": data for name in ("1f600", "1F441-200D-1F5E8", FLAG, "1f3fb")}
     return files | {f"{style.members}readme.txt": b"no drawing", f"{style.members}1f40b.gif": data}
@@ -142,9 +150,13 @@ def test_each_part_has_its_styles_and_they_find_their_emoji(made: Any, tmp_path:
             found.setdefault(row["style"], []).append(row["concept"])
     usual = ["1f600", EYE.lower(), FLAG.lower()]
     assert found.pop("fxemoji") == ["1f600", "1f44b", "1f40b"]  # by emojibase's name, or Unicode's
-    assert found.pop("fluent-3d") == found.pop("fluent-flat") == usual[:2]  # no flags of unknown origin
+    assert found.pop("streamline") == ["1f40b"]  # the first of two
+    assert found.pop("emojione-v1") == ["1f600", FLAG.lower()]  # by the code points that the set names, and as a flag
+    assert found.pop("circle-flags") == found.pop("flag-icons") == [FLAG.lower()]
+    for name in ("fluent-3d", "fluent-flat", "fluent-modern"):
+        assert found.pop(name) == usual[:2]  # no flags of unknown origin
     assert all(concepts == usual for concepts in found.values())
-    assert len(found) == len(made.STYLES) - 3
+    assert len(found) == len(made.STYLES) - 8
 
 
 def test_no_artist_is_in_two_parts(made: Any) -> None:

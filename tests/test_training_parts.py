@@ -15,7 +15,7 @@ from nunbit.training.averaging import WeightAverage, interpolate
 from nunbit.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from nunbit.training.config import TrainingConfig, rate_factor
 from nunbit.training.diagnosis import Diagnosis
-from nunbit.training.parameters import parameter_groups
+from nunbit.training.parameters import make_optimizers, parameter_groups
 from nunbit.training.run_folder import RunFolder
 from nunbit.types import Rejected
 
@@ -40,6 +40,24 @@ def test_vectors_are_not_decayed_and_factors_make_groups() -> None:
     assert found == {(0.5, 0.1): [(3, 2)], (0.5, 0.0): [(3,)], (1.0, 0.0): [(3,), (3,)], (1.0, 0.1): [(1, 3)]}
     with pytest.raises(ConfigError, match="nothing is left to train"):
         parameter_groups(module.requires_grad_(False), learning_rate=1.0, weight_decay=0.1)
+
+
+def test_muon_moves_matrices_of_blocks_in_orthogonal_directions() -> None:
+    blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8))])
+    module = nn.ModuleDict({"blocks": blocks, "head": nn.Linear(8, 2)})
+    config = TrainingConfig(optimizer="muon", learning_rate=0.1, weight_decay=0.0)
+    muon, adamw = make_optimizers(module, config)
+    assert [tuple(p.shape) for group in muon.param_groups for p in group["params"]] == [(8, 4)]
+    assert sum(len(group["params"]) for group in adamw.param_groups) == 5
+    weight = blocks[0][0].weight
+    before, weight.grad = weight.detach().clone(), torch.randn(8, 4)
+    muon.step()
+    # Orthogonal up to what five iterations reach, and as long as a step of AdamW: 0.2 of the rate for each number.
+    sizes = torch.linalg.svdvals((before - weight.detach()) / (0.1 * 0.2 * math.sqrt(8)))
+    assert sizes.min() > 0.6 and sizes.max() < 1.3
+    assert [type(one) for one in make_optimizers(module, TrainingConfig())] == [torch.optim.AdamW]
+    with pytest.raises(ConfigError, match="whole matrices"):
+        TrainingConfig(optimizer="muon", fsdp=True)
 
 
 def test_the_average_is_the_formula() -> None:

@@ -9,14 +9,18 @@ from typing import Literal, TypeAlias
 from nunbit.errors import ConfigError
 
 TrainingPrecision: TypeAlias = Literal["float32", "bfloat16"]
+OptimizerName: TypeAlias = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """The optimizer (AdamW, arXiv 1711.05101), its schedule, and what is kept of a run.
+    """The optimizer, its schedule, and what is kept of a run.
 
     Attributes:
         steps: Optimizer steps.
+        optimizer: ``adamw`` (arXiv 1711.05101), or ``muon``: the matrices of transformer blocks are moved in
+            orthogonalized directions (arXiv 2502.16982, scaled so that AdamW's rates fit), everything else by AdamW.
+            From scratch it learns much more a step; a step costs some products of those matrices more.
         learning_rate: At its peak.
         warmup_steps: Over which the rate rises linearly from 0.
         final_rate: Share of ``learning_rate`` that a cosine ends at.
@@ -40,6 +44,7 @@ class TrainingConfig:
     """
 
     steps: int = 1000
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 5e-4
     warmup_steps: int = 100
     final_rate: float = 0.0
@@ -65,6 +70,8 @@ class TrainingConfig:
             raise ConfigError("warmup_steps and evaluate_every must not be negative")
         if not self.learning_rate > 0 or self.gradient_clip < 0 or not 0 <= self.final_rate <= 1:
             raise ConfigError("expected learning_rate above 0, gradient_clip of at least 0, final_rate in [0, 1]")
+        if self.optimizer == "muon" and self.fsdp:
+            raise ConfigError("optimizer: muon needs whole matrices, which fsdp divides", hint="optimizer: adamw")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay is {self.ema_decay}, expected a number in [0, 1)")
 

@@ -28,7 +28,7 @@ from nunbit.training.config import TrainingConfig, rate_factor
 from nunbit.training.diagnosis import Diagnosis, Finding
 from nunbit.training.distributed import World, forget_gathered, gradient_norm, sum_gradients, whole
 from nunbit.training.metrics import MetricLog
-from nunbit.training.parameters import parameter_groups
+from nunbit.training.parameters import make_optimizers
 from nunbit.training.run_folder import RunFolder
 
 B = TypeVar("B")
@@ -86,7 +86,7 @@ def train(task: Task[B], config: TrainingConfig, folder: RunFolder, world: World
 
 
 class Stepper:
-    """Makes steps: gradients of a task, their sum over the ranks, clipping, the optimizer, the average.
+    """Makes steps: gradients of a task, their sum over the ranks, clipping, the optimizers, the average.
 
     Args:
         task: What is learned.
@@ -96,16 +96,9 @@ class Stepper:
 
     def __init__(self, task: Task[Any], config: TrainingConfig, world: World) -> None:
         self._task, self._config, self._world = task, config, world
-        groups = parameter_groups(
-            task.module,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            factor=task.rate_factor,
-        )
+        self.optimizers = make_optimizers(task.module, config, task.rate_factor)
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         self._trained = [parameter for group in groups for parameter in group["params"]]
-        # One kernel for all parameters; those that FSDP divides do not mix with others in one.
-        many = {"foreach": False} if config.fsdp else {"fused": True}
-        self.optimizer = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, **many)
         self.average = WeightAverage(task.module, config.ema_decay) if config.ema_decay else None
         self.without_numbers = 0
 
@@ -125,14 +118,16 @@ class Stepper:
         self._task.module.train()
         torch.manual_seed((self._config.seed * _SEED_STRIDE + step) * self._world.size + self._world.rank)
         rate = rate_factor(step, self._config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["peak_rate"]
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["peak_rate"]
+            optimizer.zero_grad(set_to_none=True)
         values = self._task.backward(batch)
         sum_gradients(self._trained, self._world)
         norm = self._clip()
         if math.isfinite(values["loss"]) and math.isfinite(norm):
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self._task.constrain()
             self.without_numbers = 0
             if self.average is not None:
@@ -215,7 +210,7 @@ class _Run:
 
     def _save(self, step: int) -> None:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        states: tuple[Any, Any] = get_state_dict(self.task.module, self.stepper.optimizer, options=options)
+        states: tuple[Any, Any] = get_state_dict(self.task.module, self.stepper.optimizers, options=options)
         averages = (
             {}
             if self.stepper.average is None
@@ -249,7 +244,7 @@ class _Run:
         module: dict[str, Any] = _below(tensors, "module/")
         set_state_dict(
             self.task.module,
-            self.stepper.optimizer,
+            self.stepper.optimizers,
             model_state_dict=module,
             optim_state_dict=optimizer,
             options=options,

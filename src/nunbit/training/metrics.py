@@ -1,21 +1,19 @@
 """The numbers of a training run: `metrics.jsonl`, a line of JSON for each step that was written.
 
 Place in the river: beside the training loop, which writes, and the run report, which reads. Torch is never imported
-here. The file only grows but for `MetricLog.truncate`, so that a killed run leaves at most a last line without its end:
-readers pass over it, and the next writer cuts it off.
+here. The file only grows but for `MetricLog.truncate`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from nunbit.durable import replace_file
 from nunbit.errors import StoreError, UsageError
+from nunbit.training.lines import line_of, open_lines, read_lines
 
 METRICS = "metrics.jsonl"
 EVENTS = "tensorboard"
@@ -65,8 +63,9 @@ class MetricLog:
         odd = [name for name, value in numbers.items() if not math.isfinite(value)]
         row = {"step": step} | numbers | dict.fromkeys(odd) | ({"not_finite": odd} if odd else {})
         if self._file is None:
-            self._file = self._open()
-        self._file.write(_line(row))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = open_lines(self._path)
+        self._file.write(line_of(row))
         self._file.flush()
         if self._events is not None:
             self._events.write(step, numbers)
@@ -96,7 +95,7 @@ class MetricLog:
         """
         self.close()
         if self._path.exists():
-            kept = b"".join(_line(row) for row in self.rows() if row["step"] <= after)
+            kept = b"".join(line_of(row) for row in self.rows() if row["step"] <= after)
             replace_file(self._path, lambda file: file.write(kept))
         if self._events is not None:
             self._events.hide(after)
@@ -116,13 +115,6 @@ class MetricLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _open(self) -> IO[bytes]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("a+b")
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)  # a line that was cut off would spoil the next one
-        return file
 
 
 class _EventFiles:
@@ -162,43 +154,10 @@ class _EventFiles:
             self._hidden_from = None
 
 
-def read_lines(
-    path: Path, valid: Callable[[dict[str, Any]], bool] = lambda _: True
-) -> tuple[list[dict[str, Any]], list[int]]:
-    """Read a file of JSON objects, one a line; a last line that was cut off does not count.
-
-    Args:
-        path: It need not be there.
-        valid: Tells whether an object is one of this file's.
-
-    Returns:
-        The objects, and the numbers, from 1, of lines that hold none.
-    """
-    objects, damaged = [], []
-    for number, line in enumerate(_whole_lines(path), start=1):
-        try:
-            content = json.loads(line.decode())
-        except (ValueError, RecursionError):
-            content = None
-        if isinstance(content, dict) and valid(content):
-            objects.append(content)
-        else:
-            damaged.append(number)
-    return objects, damaged
-
-
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Read a metric log as `read_lines` does; a line without a step is damaged, too."""
     return read_lines(path, lambda row: _is_step(row.get("step")))
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-
-
 def _is_step(value: Any) -> bool:
     return type(value) is int and 0 <= value < _LAST_STEP
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from nunbit.errors import UsageError
-from nunbit.training.metrics import METRICS, read_lines, read_metrics
+from nunbit.training.lines import read_lines
+from nunbit.training.metrics import METRICS, read_metrics
 from nunbit.types import Rejected
 
 CONFIG, LEDGER, DIAGNOSIS, EXAMPLES = "config.json", "ledger.jsonl", "diagnosis.jsonl", "examples"

@@ -26,6 +26,7 @@ from typing import Any
 from nunbit.durable import only_writer, replace_file
 from nunbit.errors import UsageError
 from nunbit.training.diagnosis import Finding
+from nunbit.training.lines import line_of, open_lines, read_lines
 from nunbit.types import Rejected
 
 FREE = ("command", "log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints", "tensorboard")
@@ -66,7 +67,7 @@ class RunFolder:
             self.checkpoints.mkdir(exist_ok=True)
             self.examples.mkdir(exist_ok=True)
             ledger = self.path / "ledger.jsonl"
-            self._noted = {json.loads(line)["path"] for line in _lines(ledger)}
+            self._noted = {line["path"] for line in read_lines(ledger, lambda line: "path" in line)[0]}
             yield
 
     def set_aside(self, rejected: Rejected) -> None:
@@ -118,16 +119,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _append(path: Path, content: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(json.dumps(content, ensure_ascii=False) + "\n")
-
-
-def _lines(path: Path) -> list[bytes]:
-    """Whole lines; a kill may have cut the last one off."""
-    if not path.is_file():
-        return []
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        content = content[: content.rfind(b"\n") + 1]
-        path.write_bytes(content)
-    return content.splitlines()
+    with open_lines(path) as file:
+        file.write(line_of(content))
