@@ -36,6 +36,7 @@ RECIPE: dict[str, Any] = {
         "learning_rate": 1e-3,
         "warmup_steps": 2,
         "precision": "float32",
+        "device": "cpu",
         "ema_decay": 0.9,
         "evaluate_every": 4,
         "checkpoint_every": 3,

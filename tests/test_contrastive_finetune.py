@@ -17,6 +17,7 @@ from contrastive_toys import make_pairs, write_recipe
 from nunbit.contrastive.run import load_config, run_contrastive
 from nunbit.errors import ConfigError
 from nunbit.layers import Attention
+from nunbit.training.checkpoint import list_checkpoints, load_checkpoint
 from nunbit.training.diagnosis import Finding
 
 
@@ -124,9 +125,25 @@ def test_the_card_says_how_far_the_way_was_gone(pairs: Path, start: Path, tmp_pa
     sources = [{"path": "validation.jsonl", "name": name} for name in ("one", "two")]
     tuned, _ = tune(pairs, tmp_path / "run", model, data__validation=sources)
     card = (tuned / "README.md").read_text()
-    assert "share of the way from the start (WiSE-FT)" in card and "image-to-text R@1 of two by that share" in card
+    assert "image-to-text R@1 of two by that share" in card
+    (line,) = [line for line in card.splitlines() if "share of the way from the start (WiSE-FT)" in line]
+    alpha = float(line.rpartition(": ")[2])
+    before, after = (nunbit.load(folder, engine="torch").model.state_dict() for folder in (start, tuned))
+    end = load_checkpoint(list_checkpoints(tmp_path / "run" / "checkpoints")[-1]).tensors
+    moved = [name for name in before if f"average/{name}" in end]
+    assert len(moved) > 20
+    for name in moved:
+        expected = (1 - alpha) * before[name] + alpha * end[f"average/{name}"]
+        torch.testing.assert_close(after[name], expected, atol=1e-6, rtol=1e-5)
     with pytest.raises(ConfigError, match="may_lose"):
-        tune(pairs, tmp_path / "other", model | {"may_lose": -1.0})
+        tune(pairs, tmp_path / "other", model | {"may_lose": -1.0}, data__validation=sources)
+    with pytest.raises(ConfigError, match="bounds what all validation sets but the first may lose"):
+        tune(pairs, tmp_path / "other", model)
+    with pytest.raises(ConfigError, match="there is none"):
+        tune(pairs, tmp_path / "other", {"start": str(start), "wise_ft": True}, data__validation=[])
+    twice = [{"path": "validation.jsonl"}] * 2
+    with pytest.raises(ConfigError, match="two validation sources are called"):
+        tune(pairs, tmp_path / "other", model, data__validation=twice)
 
 
 def test_the_starter_learns_on_its_towers_outputs(pairs: Path, tmp_path: Path) -> None:
@@ -136,6 +153,16 @@ def test_the_starter_learns_on_its_towers_outputs(pairs: Path, tmp_path: Path) -
     assert encoder.fingerprint != nunbit.load("starter", engine="torch").fingerprint
     assert watching.losses[-1] < watching.losses[0]
     assert "How it was trained" in (model / "README.md").read_text()
+
+
+def test_settings_that_mean_nothing_to_the_starter_are_refused(pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no blocks"):
+        tune(pairs, tmp_path / "run", {"start": "starter", "layer_decay": 0.7})
+
+
+def test_a_column_that_no_record_has_is_refused(pairs: Path, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'knid', which no record"):
+        tune(pairs, tmp_path / "run", {"start": str(start)}, data__positives="knid")
 
 
 def test_bfloat16_costs_what_float32_costs_but_for_rounding(pairs: Path, start: Path, tmp_path: Path) -> None:

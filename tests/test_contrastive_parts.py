@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from contrastive_toys import make_pairs
 from nunbit.contrastive.batches import BatchMaker, draw_texts, identity, number_of
+from nunbit.contrastive.clip_student import ClipStudent
 from nunbit.contrastive.config import DataConfig, ModelConfig, ScratchConfig, TowerSize
 from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.contrastive.start import make_student
@@ -92,6 +94,14 @@ def test_equal_answers_win_nothing() -> None:
     pairs = Pairs.of([["a"], ["b"]], [0, 1])
     same = np.ones((2, 3), np.float32)
     assert measure_retrieval(same, same, pairs).image_to_text_r1 == 0
+
+
+def test_a_model_that_gives_no_numbers_is_never_right() -> None:
+    pairs = Pairs.of([["a"], ["b"]], [0, 1])
+    good, nothing = np.eye(2, 3, dtype=np.float32), np.full((2, 3), np.nan, np.float32)
+    assert measure_retrieval(good, good, pairs).mean_r1 == 100
+    assert measure_retrieval(nothing, good, pairs).mean_r1 == 0
+    assert measure_retrieval(good, nothing, pairs).mean_r1 == 0
 
 
 def at(*firsts: float) -> list[Retrieval]:
@@ -217,6 +227,18 @@ def test_blocks_near_the_input_learn_slower(student: Student) -> None:
     assert factors["vision_encoder.projection.weight"] == factors["text_encoder.norm.bias"] == 1
     assert factors["logit_scale"] == 1
     assert student.rate_factor("vision_encoder.blocks.0.mlp.fc1.weight") == 1
+
+
+@pytest.mark.parametrize(("start", "kept"), [(50.0, 100.0), (117.3, 117.3)])
+def test_a_start_with_a_larger_scale_keeps_it(start: float, kept: float) -> None:
+    made = make_student(ModelConfig(scratch=TINY), ["x"], name="tiny", license="")
+    with torch.no_grad():
+        made.module.logit_scale.fill_(math.log(start))
+    again = ClipStudent(made.module, made.settings, ModelConfig(scratch=TINY), license="", name="tiny")
+    with torch.no_grad():
+        made.module.logit_scale.fill_(9.0)
+    again.constrain()
+    assert again.scale_and_bias()[0].item() == pytest.approx(kept)
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def test_reading_does_not_write_within_a_day(monkeypatch: pytest.MonkeyPatch) ->
     later = time.time() + 86_500
     monkeypatch.setattr(cache, "time", SimpleNamespace(time=lambda: later))
     ask(NAMES)
-    ((used,),) = query("SELECT min(used) FROM labels")
+    ((used,),) = query("SELECT min(used) FROM rows")
     assert used == int(later)
 
 

@@ -20,10 +20,10 @@ import pytest
 
 from index_fakes import make_encoder
 from label_fakes import WordTowers
+from nunbit import row_cache as cache
 from nunbit.caches import VARIABLE
 from nunbit.encode import Encoder, EncoderInfo
 from nunbit.errors import NunbitWarning
-from nunbit.labels import cache
 from nunbit.labels.embedding import embed_labels
 from test_label_cache import NAMES, ask, database, query, run_here, start
 
@@ -43,12 +43,12 @@ def no_warning() -> Iterator[None]:
         "row = 'a text'",
         "row = 7",
         "checksum = 'x'",
-        "row = (SELECT row FROM labels WHERE id = 1), checksum = (SELECT checksum FROM labels WHERE id = 1)",
+        "row = (SELECT row FROM rows WHERE id = 1), checksum = (SELECT checksum FROM rows WHERE id = 1)",
     ],
 )
 def test_rows_that_cannot_be_right_are_replaced(change: str) -> None:
     ask(NAMES)
-    query(f"UPDATE labels SET {change} WHERE id > 1")
+    query(f"UPDATE rows SET {change} WHERE id > 1")
     assert ask(NAMES)[1] >= len(NAMES) - 1
     assert ask(NAMES)[1] == 0
 
@@ -76,7 +76,7 @@ def test_a_file_that_is_no_database_is_replaced(content: bytes) -> None:
 
 
 def test_a_database_of_something_else_is_replaced() -> None:
-    query("CREATE TABLE labels (name TEXT)")
+    query("CREATE TABLE rows (name TEXT)")
     with no_warning():
         assert ask(NAMES)[1] == len(NAMES)
         assert ask(NAMES)[1] == 0
@@ -85,7 +85,7 @@ def test_a_database_of_something_else_is_replaced() -> None:
 def test_damage_that_an_error_quotes() -> None:
     ask(NAMES)
     database().write_bytes(
-        database().read_bytes().replace(b"CREATE INDEX labels_used", b"CR\xff\xfe\x9bE INDEX labels_used")
+        database().read_bytes().replace(b"CREATE INDEX rows_used", b"CR\xff\xfe\x9bE INDEX rows_used")
     )
     with no_warning():
         assert ask(NAMES)[1] == len(NAMES)
@@ -205,7 +205,7 @@ for turn in itertools.islice(itertools.count(), {turns}):
     if turn == 0:
         print("begun", flush=True)
     if turn % 9 == 8:
-        query("DELETE FROM labels WHERE id % 3 = 0")
+        query("DELETE FROM rows WHERE id % 3 = 0")
 """
 
 

@@ -54,7 +54,7 @@ def test_only_corrections_learn_and_merging_keeps_the_answer(small: Small) -> No
         optimizer.step()
     learned, end = small(x), merged_parameters(small)
     merge_lora(small)
-    assert [name for name, _ in small.named_parameters()].sort() == names.sort()
+    assert sorted(name for name, _ in small.named_parameters()) == sorted(names)
     torch.testing.assert_close(small(x), learned)
     for name, parameter in small.named_parameters():
         assert torch.equal(parameter, end[name])

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from nunbit.errors import ConfigError, StoreError
+from nunbit.lora import merged_parameters
 from nunbit.training.averaging import WeightAverage, interpolate
 from nunbit.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from nunbit.training.config import TrainingConfig, rate_factor
 from nunbit.training.diagnosis import Diagnosis
+from nunbit.training.loop import train_mode
 from nunbit.training.parameters import make_optimizers, parameter_groups
 from nunbit.training.run_folder import RunFolder
 from nunbit.types import Rejected
@@ -77,6 +81,15 @@ def test_the_average_is_the_formula() -> None:
     assert module.weight.item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_running_statistics_go_the_way_of_the_weights() -> None:
+    module = nn.BatchNorm1d(2)
+    start = merged_parameters(module)
+    module.running_mean.fill_(4.0)
+    module.num_batches_tracked.fill_(7)
+    interpolate(module, start, merged_parameters(module), 0.25)
+    assert module.running_mean.tolist() == [1.0, 1.0] and module.num_batches_tracked == 7
+
+
 def test_between_start_and_end() -> None:
     module = nn.Linear(2, 1)
     start = {"weight": torch.zeros(1, 2)}
@@ -98,9 +111,23 @@ def test_checkpoints_come_back_and_old_ones_go(tmp_path: Path) -> None:
 def test_a_half_written_checkpoint_does_not_count(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, Checkpoint(1, {"a": torch.ones(1)}, {}), keep=2)
     (tmp_path / ".step-00000002.99").mkdir()
+    (tmp_path / f".step-00000003.{os.getpid()}").mkdir()  # a container gives the same number again
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001"]
     save_checkpoint(tmp_path, Checkpoint(3, {"a": torch.ones(1)}, {}), keep=2)
     assert not (tmp_path / ".step-00000002.99").exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, Checkpoint(1, {"a": torch.ones(1)}, {}), keep=2)
+
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(StoreError, match="No space left") as error:
+        save_checkpoint(tmp_path, Checkpoint(2, {"a": torch.ones(1)}, {}), keep=2)
+    assert "keep_checkpoints" in error.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
@@ -120,6 +147,25 @@ def test_a_picture_is_set_aside_once_whoever_asks(tmp_path: Path) -> None:
             folder.set_aside(Rejected("그림.png", "truncated", "…"))
     lines = (tmp_path / "run" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["path"] for line in lines] == ["그림.png"]
+
+
+def test_ledgers_of_all_processes_become_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.opened({}):
+        folder.set_aside(Rejected("a", "truncated", ""))
+        for rank in (1, 2):
+            RunFolder(tmp_path, rank=rank).set_aside(Rejected("그림", "missing", str(rank)))
+        folder.gather_ledgers()
+    lines = (tmp_path / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["a", "그림"]
+    assert not list(tmp_path.glob("ledger.*.jsonl"))
+
+
+def test_batch_norms_that_learn_nothing_keep_what_they_know() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    module[0].requires_grad_(False)
+    train_mode(module)
+    assert not module[0].training and module[1].training
 
 
 def test_a_ledger_that_a_kill_cut_off_goes_on(tmp_path: Path) -> None:
@@ -147,7 +193,9 @@ def test_what_goes_wrong_is_told_once() -> None:
     assert problems([{"loss": math.nan}] * 3) == ["not finite"]
     assert problems([{"loss": 1.0, "image_similarity": 0.99}] * 3) == ["image embeddings collapsed"]
     assert problems([{"loss": 1.0, "text_similarity": 0.99}] * 3, warmup=3) == []  # all begin near each other
-    assert problems([{"loss": 1.0, "logit_scale": 100.0}] * 3) == ["logit scale at its limit"]
+    assert problems([{"loss": 1.0, "logit_scale": scale} for scale in (50.0, 100.0)]) == ["logit scale at its limit"]
+    assert problems([{"loss": 1.0, "logit_scale": 100.0}] * 3) == []  # as a published model begins
+    assert problems([{"loss": 1.0, "gradient_norm": math.inf}] * 3) == ["not finite"]
     assert problems([{"loss": 1.0, "duplicates": 0.5}] * 3) == ["duplicate-heavy data"]
 
 
@@ -155,3 +203,7 @@ def test_the_loss_is_judged_after_the_warm_up_only() -> None:
     rows = [{"loss": 6.0, "chance_loss": 6.0}] * 310
     assert problems(rows, warmup=200) == []
     assert problems(rows, warmup=5) == ["loss not falling"]
+    # A run that goes on at step 5,000 has seen nothing yet.
+    diagnosis = Diagnosis(5)
+    found = [finding for step in range(5000, 5299) for finding in diagnosis.observe(step, rows[0])]
+    assert found == []

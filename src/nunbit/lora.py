@@ -94,14 +94,18 @@ def merge_lora(module: nn.Module) -> None:
 
 
 def merged_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters by the names and with the values that they would have after `merge_lora`."""
+    """Copies of all parameters by the names and with the values that they would have after `merge_lora`.
+
+    Buffers, such as a batch norm's running statistics, are among them.
+    """
     found: dict[str, Tensor] = {}
     for path, holder in module.named_modules():
         if "parametrizations" in path.split("."):
             continue
         prefix = f"{path}." if path else ""
         adapted = list(holder.parametrizations) if parametrize.is_parametrized(holder) else []
-        for name in [*(name for name, _ in holder.named_parameters(recurse=False)), *adapted]:
+        own = [*holder.named_parameters(recurse=False), *holder.named_buffers(recurse=False)]
+        for name in [*(name for name, _ in own), *adapted]:
             found[prefix + name] = getattr(holder, name).detach().clone()
     return found
 

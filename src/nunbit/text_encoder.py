@@ -80,13 +80,16 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.projection.weight, std=width**-0.5)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, embeddings: Tensor | None = None
+    ) -> Tensor:
         """Token features behind the final norm.
 
         Args:
             input_ids: (B, T) int64, T at most ``max_position_embeddings``.
             attention_mask: (B, T) bool or int, nonzero where a token may be looked at; by default everywhere, as CLIP
                 and SigLIP were trained.
+            embeddings: (B, T, D) instead of those of the tokens: prompts that are learned are no tokens.
 
         Returns:
             (B, T, D).
@@ -100,7 +103,8 @@ class TextTransformer(nn.Module):
                 f"{length} tokens, this text encoder reads {self.config.max_position_embeddings}",
                 hint="cut the text with the model's own tokenizer",
             )
-        x = self.token_embedding(input_ids) + self.position_embedding[:length]  # (B, T, D)
+        tokens = self.token_embedding(input_ids) if embeddings is None else embeddings
+        x = tokens + self.position_embedding[:length]  # (B, T, D)
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None]  # (B, 1, 1, T)
         causal = self.config.causal
         if mask is not None and causal:
@@ -109,9 +113,11 @@ class TextTransformer(nn.Module):
         features: Tensor = self.norm(run_blocks(self.blocks, x, mask, causal=causal))
         return features
 
-    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, embeddings: Tensor | None = None
+    ) -> Tensor:
         """The text's feature, not of unit length: as `forward` takes it → (B, E)."""
-        tokens = self(input_ids, attention_mask)
+        tokens = self(input_ids, attention_mask, embeddings=embeddings)
         if self.config.pooling == "last":
             pooled = tokens[:, -1]
         else:

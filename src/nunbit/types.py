@@ -58,10 +58,17 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """The labels of one picture, most probable first. ``path`` is empty for a picture given as pixels or bytes."""
+    """The labels of one picture, most probable first.
+
+    Attributes:
+        path: Empty for a picture given as pixels or bytes.
+        predictions: The labels.
+        unknown: Whether it seems to show none of them; None where nothing was learned that could tell.
+    """
 
     path: str
     predictions: tuple[Prediction, ...]
+    unknown: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

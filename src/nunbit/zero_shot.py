@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import os
 import time
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nunbit.class_folders import class_folders, class_pictures
 from nunbit.encode import Encoder, encode_stream
 from nunbit.errors import UsageError
-from nunbit.picture_files import find_images
 from nunbit.recognition import Labels
 from nunbit.types import Rejected
 
@@ -93,10 +92,10 @@ def zero_shot(
         30.4
     """
     start = time.perf_counter()
-    folders = _labeled_folders(Path(folder), classnames)
+    folders = class_folders(Path(folder), classnames)
     labels = Labels(encoder, list(dict.fromkeys(folders.values())), templates=templates)
     position = {label: number for number, label in enumerate(labels.classnames)}
-    found = list(_pictures(folders))
+    found = list(class_pictures(folders))
     rejected = [path for path, _ in found if isinstance(path, Rejected)]
     files = [(path, position[label]) for path, label in found if not isinstance(path, Rejected)]
     tally = _Tally(len(labels.classnames))
@@ -154,38 +153,3 @@ class _Tally:
             rejected=rejected,
             seconds=seconds,
         )
-
-
-def _labeled_folders(folder: Path, classnames: Mapping[str, str] | None) -> dict[Path, str]:
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", hint="give a folder that holds a folder of pictures for each class")
-    found = {path: _composed(path.name) for path in sorted(folder.iterdir()) if path.is_dir()}
-    found = {path: name for path, name in found.items() if not name.startswith(".")}
-    if classnames is None:
-        labels = {path: name.replace("_", " ").replace("-", " ").strip() for path, name in found.items()}
-    else:
-        given = {_composed(name): label.strip() for name, label in classnames.items()}
-        _check_fit(set(found.values()), given)
-        labels = {path: given[name] for path, name in found.items()}
-    if (classes := len(set(labels.values()))) < 2:
-        hint = "give a folder that holds a folder of pictures for each class"
-        raise UsageError(f"{folder} holds {classes} class{'' if classes == 1 else 'es'}, expected 2 or more", hint=hint)
-    return labels
-
-
-def _composed(name: str) -> str:
-    """Some systems store Korean names as single letters, which equal no name that somebody typed."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _check_fit(folders: set[str], classnames: Mapping[str, str]) -> None:
-    if nameless := sorted(folders - classnames.keys()):
-        raise UsageError(f"the class names have no label for the folder {nameless[0]!r}", hint="add it")
-    if absent := sorted(classnames.keys() - folders):
-        raise UsageError(f"the class names have a label for {absent[0]!r}, which is no folder", hint="remove it")
-
-
-def _pictures(folders: Mapping[Path, str]) -> Iterator[tuple[Path | Rejected, str]]:
-    for folder, label in folders.items():
-        for path in find_images([folder]):
-            yield path, label

@@ -24,6 +24,7 @@ COMMANDS = {
     "backup": "Copy an index while it is in use.",
     "keys": "Make, list and revoke a server's API keys.",
     "labels": "Keep labels by the million, embedded once.",
+    "adapt": "Learn your own classes from a few pictures of each.",
     "harvest": "Make picture-text pairs of saved web pages.",
     "curate": "Keep the good records of pictures and texts.",
     "models": "List the models that can be loaded by name.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from nunbit.types import Recognition, Rejected
 
 if TYPE_CHECKING:
     from nunbit.encode import Encoder
-    from nunbit.types import FloatArray, Prediction
+    from nunbit.head import Head
+    from nunbit.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,17 @@ class Request:
         folder = Path(self.labels or "")
         return folder if self.labels and self.labels_file is None and is_begun(folder) else None
 
+    def head(self) -> Path | None:
+        """The folder that ``--labels`` names, where that is a head."""
+        from nunbit.head import is_head
+
+        folder = Path(self.labels or "")
+        return folder if self.labels and self.labels_file is None and is_head(folder) else None
+
 
 @click.command("recognize")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--labels", help='Labels between commas: "cat,dog"; or the folder of a label set.')
+@click.option("--labels", help='Labels between commas: "cat,dog"; or the folder of a label set or a head.')
 @click.option("--labels-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="One label a line.")
 @click.option(
     "--templates",
@@ -85,6 +94,7 @@ def command(**options: Any) -> int:
       nunbit recognize photos/ --labels "고양이,개" --templates korean
       nunbit recognize photos/ --labels-file labels.txt --sheet sheet.html
       nunbit recognize photos/ --labels nouns.labels
+      nunbit recognize photos/ --labels products.head
     """
     request = Request(**options)
     done: list[Recognition] = []
@@ -96,9 +106,11 @@ def command(**options: Any) -> int:
         if request.sheet is not None:
             done.append(item)
         if request.as_json:
-            print_json({"path": item.path, "predictions": [prediction_row(p) for p in item.predictions]})
+            row: dict[str, Any] = {"path": item.path, "predictions": [prediction_row(p) for p in item.predictions]}
+            print_json(row if item.unknown is None else row | {"unknown": item.unknown})
         else:
             words = "  ".join(f"{p.label} {p.probability:.0%}" for p in item.predictions)
+            words = f"unknown, or {words}" if item.unknown else words
             click.echo(f"{one_line(item.path)}: {words}")
     if request.sheet is not None:
         _write(request.sheet, done)
@@ -113,7 +125,7 @@ def _run(request: Request) -> Iterator[Recognition | Rejected]:
     from nunbit.recognition import check_labels
     from nunbit.text.templates import get_templates
 
-    if request.label_set() is None:
+    if request.label_set() is None and request.head() is None:
         check_labels(request.classnames())
     get_templates(request.templates)
     files: list[Path] = []
@@ -125,23 +137,30 @@ def _run(request: Request) -> Iterator[Recognition | Rejected]:
     if not files:
         raise no_photograph(request.paths)
     encoder = open_encoder(request.model, request.engine)
-    predict = _predictor(request, encoder)
+    answer = _answerer(request, encoder)
     stream = encode_stream(encoder, files, exact=request.exact)
     for item in track(stream, label="recognizing", total=len(files)):
         if isinstance(item, Rejected):
             yield item
         else:
-            yield Recognition(str(item.source), predict(item.embedding))
+            yield answer(str(item.source), item.embedding)
 
 
-def _predictor(request: Request, encoder: Encoder) -> Callable[[FloatArray], tuple[Prediction, ...]]:
-    """The labels of a picture's embedding, from a label set or from the labels given."""
+def _answerer(request: Request, encoder: Encoder) -> Callable[[str, FloatArray], Recognition]:
+    """The labels of a picture with an embedding: from a head, from a label set, or from the labels given."""
     from nunbit.recognition import Labels
 
+    if (learned := request.head()) is not None:
+        from nunbit.head import load_head
+
+        if request.templates != "none":
+            raise UsageError("--templates has no effect on a head", hint="give it to `nunbit adapt fit`")
+        head = load_head(learned, encoder)
+        return partial(_by_head, head, request.top_k)
     folder = request.label_set()
     if folder is None:
         given = Labels(encoder, request.classnames(), templates=request.templates)
-        return lambda embedding: given.predict(embedding, request.top_k)
+        return lambda path, embedding: Recognition(path, given.predict(embedding, request.top_k))
 
     from nunbit.labels import LabelSet
     from nunbit.labels.folder import check_templates
@@ -150,7 +169,12 @@ def _predictor(request: Request, encoder: Encoder) -> Callable[[FloatArray], tup
     kept = LabelSet.open(folder, encoder)
     if request.templates != "none":
         check_templates(folder, kept.identity, get_templates(request.templates))
-    return lambda embedding: kept.predict(embedding[None], request.top_k)[0]
+    return lambda path, embedding: Recognition(path, kept.predict(embedding[None], request.top_k)[0])
+
+
+def _by_head(head: Head, top_k: int, path: str, embedding: FloatArray) -> Recognition:
+    unknown = head.is_unknown(embedding[None])
+    return Recognition(path, head.predict(embedding, top_k), None if unknown is None else bool(unknown[0]))
 
 
 def _write(sheet: Path, done: list[Recognition]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.contrastive.students import Student
 from nunbit.cores import usable_cores
 from nunbit.data import Mixture
-from nunbit.errors import ImageError, TrainingError, UsageError
+from nunbit.errors import ConfigError, ImageError, TrainingError, UsageError
 from nunbit.images import open_image
 from nunbit.losses import Identities
 from nunbit.preprocessing import Preprocessing
@@ -142,6 +143,7 @@ class BatchMaker:
         self._first = world.rank * self._count
         self.pictures = Pictures(student.preprocessing, config.cache_mb << 20)
         self.stores = Stores()
+        self._knows_positives = False
         self.set_aside: Callable[[Rejected], None] = lambda _: None
 
     def batches(self, start: int) -> Generator[Batch]:
@@ -206,8 +208,14 @@ class BatchMaker:
         return self._student.token_ids(texts)
 
     def _identities(self, records: Sequence[ImageText], texts: Sequence[str]) -> Identities:
+        column = self._config.positives
+        if column and not self._knows_positives:
+            self._knows_positives = any(record.metadata.get(column) is not None for record in records)
+            if not self._knows_positives:
+                message = f"data.positives is {column!r}, which no record of a whole batch has"
+                raise ConfigError(message, hint=f"the first has: {', '.join(records[0].metadata) or 'nothing else'}")
         pictures = [number_of(identity(record, self._config.positives)) for record in records]
-        words = [number_of(" ".join(text.casefold().split())) for text in texts]
+        words = [number_of(" ".join(normalize("NFC", text).casefold().split())) for text in texts]
         return Identities(torch.tensor(pictures), torch.tensor(words))
 
     def _changes(self, step: int) -> Changes | None:

@@ -59,6 +59,7 @@ class ClipStudent:
         )
         self._decay = config.layer_decay
         self._told_of_long_texts = False
+        self._max_log_scale = max(math.log(MAX_SCALE), float(model.logit_scale.detach()))
         _free(model, config)
         for block in model.modules():
             if isinstance(block, Block):
@@ -96,7 +97,7 @@ class ClipStudent:
     @torch.no_grad()
     def constrain(self) -> None:
         """Clamp the logarithm."""
-        self.module.logit_scale.clamp_(0, math.log(MAX_SCALE))
+        self.module.logit_scale.clamp_(0, self._max_log_scale)
 
     def rate_factor(self, name: str) -> float:
         """``layer_decay`` to the power of how many blocks stand between a parameter and its tower's output."""

@@ -132,8 +132,8 @@ class DataConfig:
             raise ConfigError("data: there is no training source", hint="train: [{path: pairs.jsonl}]")
         if self.batch_size < 2 or (self.chunk_size is not None and self.chunk_size < 1):
             raise ConfigError("data: batch_size must be at least 2 and chunk_size at least 1")
-        if self.texts_per_picture < 1:
-            raise ConfigError("data: texts_per_picture must be at least 1")
+        if min(self.texts_per_picture, self.validation_pairs) < 1:
+            raise ConfigError("data: texts_per_picture and validation_pairs must be at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +156,13 @@ class ContrastiveConfig:
     name: str = "my-encoder"
     license: str = ""
     exchange: Literal["gather", "ring"] = "gather"
+
+    def __post_init__(self) -> None:
+        sets = len(self.data.validation)
+        if self.model.wise_ft and not sets:
+            raise ConfigError(
+                "model.wise_ft chooses by data.validation, and there is none", hint="add some, or leave it"
+            )
+        if self.model.may_lose is not None and sets < 2:
+            message = "model.may_lose bounds what all validation sets but the first may lose, and there is one"
+            raise ConfigError(message, hint="add a set of what the model should not forget")

@@ -35,6 +35,7 @@ from nunbit.contrastive.validation_sets import read_validation
 from nunbit.data import Mixture, SourceConfig, open_source
 from nunbit.encode import Encoded, encode_stream
 from nunbit.engine.machine import this_machine
+from nunbit.errors import ConfigError
 from nunbit.lora import merged_parameters
 from nunbit.training.averaging import interpolate
 from nunbit.training.config import TrainingPrecision
@@ -112,14 +113,14 @@ def run_contrastive(config: ContrastiveConfig, into: Path, watcher: Watcher, *, 
         UsageError: The folder holds another run, or a source is not there.
         TrainingError: No picture can be read, or the loss is no number any more.
     """
-    folder = RunFolder(into)
     with join_world(config.training.device) as world:
+        folder = RunFolder(into, rank=world.rank)
         precision = config.training.precision or _precision(world.device)
         mixture = Mixture(
             config.data.train,
             seed=config.training.seed,
             shuffle_buffer=config.data.shuffle_buffer,
-            on_rejected=folder.set_aside if world.leads else lambda _: None,
+            on_rejected=folder.set_aside if world.leads else lambda _: None,  # every process reads every row
         )
         if not world.leads:
             world.wait()  # until the folder is known to be ours
@@ -140,19 +141,22 @@ def _run(
     student = _student(config)
     start = merged_parameters(student.module) if config.model.wise_ft else {}
     student.module.to(world.device)
-    set_aside = folder.set_aside if world.leads else lambda _: None
+    divided = config.training.fsdp and world.size > 1
     maker = BatchMaker(student, mixture, config.data, seed=config.training.seed, world=world)
-    maker.stores, maker.set_aside = _stores(student, config, folder, world, set_aside), set_aside
-    measures = world.leads or config.training.fsdp
+    maker.stores, maker.set_aside = _stores(student, config, folder, world), folder.set_aside
+    measures = world.leads or divided
     sources = config.data.validation if measures else ()
-    validation = tuple(read_validation(source, student, config.data, set_aside) for source in sources)
-    if config.training.fsdp:
+    validation = tuple(read_validation(source, student, config.data, folder.set_aside) for source in sources)
+    if divided:
         student.divide()
     task = ContrastiveTask(student, maker, validation, config, precision, world)
     if world.leads:
         task.show = folder.save_example
     train(task, config.training, folder, world, watcher)
-    state = gather_state(student.module) if config.training.fsdp else None
+    world.wait()
+    if world.leads:
+        folder.gather_ledgers()
+    state = gather_state(student.module) if divided else None
     if not world.leads:
         return None
     if state is not None:  # a divided module cannot be used by one process alone
@@ -180,7 +184,7 @@ def _finish(task: ContrastiveTask, config: ContrastiveConfig, folder: RunFolder,
         "training data": ", ".join(Path(source.path).name for source in config.data.train),
     }
     if start and task.validation:
-        end = {name: weight.detach().clone() for name, weight in student.module.named_parameters()}
+        end = merged_parameters(student.module)
 
         def measure(alpha: float) -> list[Retrieval]:
             interpolate(student.module, start, end, alpha)
@@ -198,18 +202,12 @@ def _finish(task: ContrastiveTask, config: ContrastiveConfig, folder: RunFolder,
     return RunResult(folder.model, write_report(folder.path), figures)
 
 
-def _stores(
-    student: Student,
-    config: ContrastiveConfig,
-    folder: RunFolder,
-    world: World,
-    set_aside: Callable[[Rejected], None],
-) -> Stores:
+def _stores(student: Student, config: ContrastiveConfig, folder: RunFolder, world: World) -> Stores:
     """Let locked towers look at everything once, on the first process."""
     places = folder.path / "features"
     widths = student.locked
     if world.leads and widths.image is not None:
-        _fill_images(FeatureStore(places, "images", widths.image), student, config, set_aside)
+        _fill_images(FeatureStore(places, "images", widths.image), student, config, folder.set_aside)
     if world.leads and widths.text is not None:
         _fill_texts(FeatureStore(places, "texts", widths.text), student, config)
     world.wait()
@@ -232,7 +230,7 @@ def _fill_images(
                 keys.append(record.key)
                 rows.append(item.embedding)
             else:
-                set_aside(item)
+                set_aside(replace(item, path=item.path or record.key))  # bytes have no path
         return keys, np.stack(rows) if rows else np.empty((0, student.locked.image or 0), np.float32)
 
     records = (item for source in config.data.train for item in open_source(source).records())
@@ -278,7 +276,11 @@ def _resolved(
     """What is written into the run's folder, and must be the same when the run goes on."""
     plain: dict[str, Any] = to_plain(config)
     plain["training"] |= {"precision": precision}
-    validation = {open_source(source).name: open_source(source).signature() for source in config.data.validation}
+    opened = [open_source(source) for source in config.data.validation]
+    validation = {source.name: source.signature() for source in opened}
+    if len(validation) < len(opened):
+        message = f"two validation sources are called {next(iter(validation))!r}"
+        raise ConfigError(message, hint="give each a name: {path: ..., name: ...}")
     return plain | {
         "command": command or " ".join(sys.argv),
         "data_fingerprint": mixture.signature(),

@@ -42,7 +42,7 @@ def make_student(config: ModelConfig, texts: Iterable[str], *, name: str, licens
     assert config.start is not None  # the configuration was checked
     start = locate(config.start)
     if start.is_dir() and is_starter(start):
-        return StarterStudent(start, config, name=name)
+        return StarterStudent(start, config, license=license, name=name)
     towers: Any = load_clip(start, name).towers
     return ClipStudent(towers.model, towers.settings, config, license=license or towers.license, name=name)
 

@@ -141,13 +141,14 @@ def imagined_probabilities(similarity: Tensor, classes: np.ndarray, rng: np.rand
     return functional.softmax(logits / 2, dim=-1).float()
 
 
-def save_bridge(bridge: Bridge, folder: Path, recipe: Mapping[str, Any]) -> None:
+def save_bridge(bridge: Bridge, folder: Path, recipe: Mapping[str, Any], *, license: str = "") -> None:
     """Write ``model.safetensors`` (float16) and ``config.json`` into a model folder.
 
     Args:
         bridge: Trained.
         folder: Made when it is not there.
         recipe: How it was trained, as plain values.
+        license: Of the weights; empty: that of the starter.
     """
     from safetensors.torch import save_file
 
@@ -159,7 +160,7 @@ def save_bridge(bridge: Bridge, folder: Path, recipe: Mapping[str, Any]) -> None
         "embedding_size": bridge.class_vectors.shape[1],
         "logit_scale": round(float(bridge.log_scale.detach().exp()), 4),
         "languages": ["en", "ko"],
-        "license": "Apache-2.0",
+        "license": license or "Apache-2.0",
         "sha256": sha256_of(weights),
         "recipe": dict(recipe),
     }

@@ -42,15 +42,23 @@ class StarterStudent:
     Args:
         folder: A starter model folder.
         config: What learns.
+        license: Of the trained weights; empty: that of the starter.
         name: What they are called.
+
+    Raises:
+        ConfigError: A setting that has no meaning for it.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig, *, name: str) -> None:
+    def __init__(self, folder: Path, config: ModelConfig, *, license: str, name: str) -> None:
+        if config.layer_decay != 1 or config.recompute or config.locked:
+            message = "the starter has no blocks and its towers are locked always"
+            raise ConfigError(message, hint="leave out model.layer_decay, model.recompute and model.locked")
         if config.objective not in (None, "softmax"):
             raise ConfigError("the starter was trained with the softmax objective", hint="leave model.objective out")
         self._tower = _LockedTower(folder)
         self._starter: Starter = load(folder, engine="torch").model
         self.name = name
+        self._license = license
         self.preprocessing = PREPROCESSING
         self.locked = LockedWidths(FEATURE_SIZE + NUM_CLASSES, TEXT_SIZE)
         self.module = self._starter.bridge.requires_grad_(True)
@@ -104,5 +112,7 @@ class StarterStudent:
 
     def save(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         """Write a starter model folder."""
-        save_bridge(self.module, folder, provenance)
+        save_bridge(self.module, folder, provenance, license=self._license)
+        card = f"# {self.name}\n\nnunbit's starter with a bridge that was trained further.\n"
+        (folder / "README.md").write_text(card, encoding="utf-8")
         append_provenance(folder, provenance)

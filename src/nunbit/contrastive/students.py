@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from nunbit.types import FloatArray
 
 MAX_SCALE = 100.0
-"""Beyond this factor on cosines training becomes unstable (arXiv 2103.00020, section 2.5)."""
+"""Beyond this factor on cosines training becomes unstable (arXiv 2103.00020, section 2.5). A start that has a larger
+one already (SigLIP) keeps it as its limit: less would spoil its probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Student(Protocol):
         """The factor on cosines, no logarithm, and what is added to them for the sigmoid objective."""
 
     def constrain(self) -> None:
-        """Keep the factor in [1, `MAX_SCALE`]."""
+        """Keep the factor in [1, `MAX_SCALE`], or at most at that of the start."""
 
     def rate_factor(self, name: str) -> float:
         """A parameter's share of the learning rate."""

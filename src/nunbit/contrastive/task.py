@@ -185,9 +185,11 @@ def _similarities(images: Tensor, texts: Tensor) -> Mapping[str, float]:
 def _duplicates(batch: Batch) -> float:
     """Share of pairs whose picture or text other pictures of the batch share."""
     each = batch.texts_per_picture
-    pictures, texts = batch.identities.pictures[::each], batch.identities.texts
-    twice = _counts(pictures).repeat_interleave(each) > 1
-    return float((twice | (_counts(texts) > 1)).float().mean())
+    pictures, texts = batch.identities.pictures, batch.identities.texts
+    twice = _counts(pictures[::each]).repeat_interleave(each) > 1
+    # A text that a picture was given twice is shared with nobody.
+    own = (pictures[:, None] == pictures[None, :]) & (texts[:, None] == texts[None, :])
+    return float((twice | (_counts(texts) > own.sum(1))).float().mean())
 
 
 def _counts(numbers: Tensor) -> Tensor:

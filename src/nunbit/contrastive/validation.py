@@ -97,8 +97,9 @@ def _ranks(queries: FloatArray, answers: FloatArray, right: Sequence[Sequence[in
         for row, near in enumerate(similarity):
             own = list(right[start + row])
             best = near[own].max()
-            near[own] = -np.inf
-            ranks[start + row] = (near >= best).sum()
+            nearer = ~(near < best)  # what is no number wins, so that a model that gives none is always wrong
+            nearer[own] = not best > -np.inf
+            ranks[start + row] = nearer.sum()
     return ranks
 
 

@@ -9,7 +9,7 @@ import base64
 import io
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def read_validation(
     inputs: list[Any] = []
     for record, found in _image_inputs(_good(opened, set_aside), student):
         if isinstance(found, Rejected):
-            set_aside(found)
+            set_aside(replace(found, path=found.path or record.key))  # bytes have no path
             continue
         records.append(record)
         inputs.append(found)

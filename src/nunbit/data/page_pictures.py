@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from nunbit.data.rows import IMAGE_BYTES
+from nunbit.data.source import IMAGE_BYTES
 from nunbit.data.warcs import Answer, UnusableContent
 from nunbit.errors import ImageError
 from nunbit.images import open_image

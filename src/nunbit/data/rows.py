@@ -8,12 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nunbit.data.places import is_remote, join
-from nunbit.data.source import TEXT_COLUMNS, Draft, SourceConfig
+from nunbit.data.source import IMAGE_BYTES, LABEL_COLUMNS, TEXT_COLUMNS, Draft, SourceConfig
 from nunbit.errors import ConfigError
 from nunbit.types import Rejected
-
-IMAGE_BYTES = 64 << 20
-"""Pictures inside of tars and tables with more bytes than this are set aside."""
 
 TEXT_BYTES = 1 << 20
 """Caption files with more bytes than this are set aside."""
@@ -98,7 +95,7 @@ class RowReader:
         if not isinstance(value, str) or not value.strip():
             raise UnfitRow("no picture", f"{name} holds {'nothing' if not value else type(value).__name__}")
         path = join(self._folder, value)
-        if is_remote(path) and path.split("://")[0] != self._folder.split("://")[0]:
+        if is_remote(path) and path.split("/")[:3] != self._folder.split("/")[:3]:
             raise UnfitRow("picture elsewhere", f"{value} would have to be fetched")  # only what was asked for is
         return path
 
@@ -116,7 +113,7 @@ def check_columns(config: SourceConfig, there: Sequence[str], where: str, *, com
     Raises:
         ConfigError: With the one that was probably meant.
     """
-    given = config.texts if config.texts != TEXT_COLUMNS else ()
+    given = config.texts if config.texts not in (TEXT_COLUMNS, LABEL_COLUMNS) else ()
     missing = [name for name in given if name not in there]
     if not complete:
         missing = [name for name in missing if _close(name, there, given)]

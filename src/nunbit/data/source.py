@@ -13,13 +13,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from nunbit.data.places import is_remote, open_file, read_slice
+from nunbit.data.places import is_remote, read_slice, read_small
 from nunbit.errors import UsageError
 from nunbit.types import ImageText, Rejected
 
 Kind: TypeAlias = Literal["auto", "folder", "csv", "jsonl", "parquet", "webdataset", "coco"]
 
+IMAGE_BYTES = 64 << 20
+"""Pictures inside of tars and tables, or behind URLs, with more bytes than this are set aside."""
+
 TEXT_COLUMNS = ("texts", "text", "caption", "captions")
+LABEL_COLUMNS = ("label", "labels")
+"""Of either of these two, the columns that a table has are read; of columns that somebody names, all must be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +161,9 @@ class Source(ABC):
 
 
 def _fetched(url: str) -> str | bytes:
-    """The bytes behind a URL; one that leads nowhere stays as it is, and who opens the picture finds it missing."""
+    """The bytes behind a URL. One that leads nowhere, or to more than `IMAGE_BYTES`, stays: it opens as missing."""
     try:
-        with open_file(url) as file:
-            return file.read()
+        return read_small(url, IMAGE_BYTES) or url
     except UsageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return url

@@ -53,7 +53,7 @@ class FilesSource(Source):
         return len(self.entries)
 
     def facts(self) -> Iterator[str]:
-        """As in `Source`; names are relative, so that a copy of the files is the same source."""
+        """As in `Source`; names are relative, so that a copy which keeps the files' times is the same source."""
         for entry in self.entries:
             yield f"{self.relative(entry)}\t{entry.size}\t{entry.changed}"
 

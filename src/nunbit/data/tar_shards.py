@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from nunbit.data.folders import PICTURE
 from nunbit.data.places import is_remote, reading
-from nunbit.data.rows import IMAGE_BYTES, TEXT_BYTES, RowReader, UnfitRow, parse_lines, parse_object
-from nunbit.data.source import Draft, Slice
+from nunbit.data.rows import TEXT_BYTES, RowReader, UnfitRow, parse_lines, parse_object
+from nunbit.data.source import IMAGE_BYTES, Draft, Slice
 from nunbit.data.tables import FilesSource
 from nunbit.data.tars import DamagedTar, Member, TarReader
 from nunbit.types import Rejected

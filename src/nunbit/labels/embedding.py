@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nunbit.labels.cache import LabelCache
+from nunbit.row_cache import RowCache
 from nunbit.text.templates import fill
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def embed_labels(encoder: Encoder, names: Sequence[str], templates: Sequence[str
     Returns:
         (C, D) float32, each row as `embed_labels_uncached` gave it when it was computed, bit for bit.
     """
-    cache = LabelCache(encoder, templates)
+    cache = RowCache("labels", encoder, templates)
     wanted = list(dict.fromkeys(names))
     rows = cache.read(wanted)
     missing = [name for name in wanted if name not in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from unicodedata import normalize
 
 from nunbit.errors import UsageError
 from nunbit.text.clip_bpe import BEGIN, END, END_OF_WORD, WORDS, BytePairs, byte_characters, make_vocabulary
@@ -40,7 +41,7 @@ def learn_tokenizer(texts: Iterable[str], *, vocabulary_size: int, context_lengt
         end_of_word_suffix=END_OF_WORD,
         show_progress=False,
     )
-    learner.train_from_iterator((text.lower() for text in texts), trainer)
+    learner.train_from_iterator((normalize("NFC", text).lower() for text in texts), trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     tokens = list(dict.fromkeys([*base, *("".join(pair) for pair in merges)]))[: vocabulary_size - 2]
     kept = set(tokens)

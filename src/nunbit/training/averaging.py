@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from nunbit.training.distributed import divided_like
+
 
 class WeightAverage:
     """An exponential moving average of the parameters that are trained.
@@ -44,7 +46,7 @@ class WeightAverage:
     def load(self, averages: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
         for name, average in self.averages.items():
-            average.copy_(averages[name])
+            average.copy_(divided_like(averages[name], average))
 
     @torch.no_grad()
     def _assign(self, values: Mapping[str, Tensor]) -> None:
@@ -65,10 +67,10 @@ def interpolate(module: nn.Module, start: Mapping[str, Tensor], end: Mapping[str
 
     Args:
         module: Gets the weights.
-        start: Trained parameters by name, before training.
+        start: Parameters by name, and running statistics of batch norms, before training.
         end: The same after it.
         alpha: 0 is the start, 1 the end.
     """
-    for name, weight in module.named_parameters():
-        if name in start:
-            weight.copy_(torch.lerp(start[name], end[name], alpha))
+    for name, weight in (*module.named_parameters(), *module.named_buffers()):
+        if name in start and weight.is_floating_point():  # counts of batches are no weights
+            weight.copy_(torch.lerp(start[name].to(weight.device), end[name], alpha))

@@ -42,26 +42,40 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         folder: Of all checkpoints.
         checkpoint: What to write.
         keep: How many stay.
+
+    Raises:
+        StoreError: The disk is full, or cannot be written to.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     target = folder / f"step-{checkpoint.step:08d}"
     draft = folder / f".{target.name}.{os.getpid()}"
+    _remove_drafts(folder)
     draft.mkdir(parents=True)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
-    save_file(tensors, draft / _TENSORS)
-    with (draft / _TENSORS).open("rb") as file:
-        os.fsync(file.fileno())
-    content = json.dumps({"step": checkpoint.step, **checkpoint.plain}).encode()
-    replace_file(draft / _PLAIN, lambda file: file.write(content))
-    shutil.rmtree(target, ignore_errors=True)
-    draft.replace(target)
-    sync_folder(folder)
+    try:
+        save_file(tensors, draft / _TENSORS)
+        with (draft / _TENSORS).open("rb") as file:
+            os.fsync(file.fileno())
+        content = json.dumps({"step": checkpoint.step, **checkpoint.plain}).encode()
+        replace_file(draft / _PLAIN, lambda file: file.write(content))
+        shutil.rmtree(target, ignore_errors=True)
+        draft.replace(target)
+        sync_folder(folder)
+    except (OSError, SafetensorError) as error:
+        _remove_drafts(folder)
+        hint = "free some space, or set keep_checkpoints: 1; then start the same command: it goes on from the last one"
+        raise StoreError(f"the checkpoint {target} cannot be written: {error}", hint=hint) from error
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
-    for left in folder.glob(".step-*"):  # of a run that was killed while it wrote
-        shutil.rmtree(left, ignore_errors=True)
     return target
+
+
+def _remove_drafts(folder: Path) -> None:
+    """What a run left that was killed while it wrote: one writes at a time, so none of it is of use."""
+    for left in folder.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

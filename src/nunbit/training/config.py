@@ -72,6 +72,8 @@ class TrainingConfig:
             raise ConfigError("expected learning_rate above 0, gradient_clip of at least 0, final_rate in [0, 1]")
         if self.optimizer == "muon" and self.fsdp:
             raise ConfigError("optimizer: muon needs whole matrices, which fsdp divides", hint="optimizer: adamw")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, it must not be negative")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay is {self.ema_decay}, expected a number in [0, 1)")
 

@@ -40,6 +40,8 @@ class Diagnosis:
 
     def __init__(self, warmup_steps: int) -> None:
         self._warmup = warmup_steps
+        self._watched = 0
+        self._lowest_scale = math.inf
         self._first: list[float] = []
         self._recent: deque[float] = deque(maxlen=_WINDOW)
         self._told: set[str] = set()
@@ -49,9 +51,9 @@ class Diagnosis:
 
         Args:
             step: Counted from 1.
-            values: ``loss``; where the task has them also ``chance_loss`` (what guessing costs), ``logit_scale``,
-                ``image_similarity`` and ``text_similarity`` (mean cosine of different ones), ``duplicates`` (share of
-                pairs in a batch whose picture or text is there twice).
+            values: ``loss``; where they are there also ``gradient_norm``, ``chance_loss`` (what guessing costs),
+                ``logit_scale``, ``image_similarity`` and ``text_similarity`` (mean cosine of different ones),
+                ``duplicates`` (share of pairs in a batch whose picture or text is there twice).
 
         Returns:
             What is new.
@@ -62,11 +64,13 @@ class Diagnosis:
 
     def _look(self, step: int, values: Mapping[str, float]) -> Iterator[Finding]:
         loss = values["loss"]
-        if not math.isfinite(loss):
+        norm = values.get("gradient_norm", 0.0)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradients' norm is {norm}"
             yield Finding(
                 step,
                 "not finite",
-                f"the loss is {loss}; this step changed nothing",
+                f"{what}; this step changed nothing",
                 "lower learning_rate, keep gradient_clip at 1, or compute in float32",
             )
             return
@@ -80,7 +84,9 @@ class Diagnosis:
                     f"different {side}s have a mean similarity of {similarity:.2f}: nearly all get the same embedding",
                     "lower learning_rate, lengthen the warm-up, take a larger batch, check that pairs differ",
                 )
-        if values.get("logit_scale", 0.0) >= _SCALE:
+        scale = values.get("logit_scale", 0.0)
+        self._lowest_scale = min(self._lowest_scale, scale)
+        if scale >= _SCALE > self._lowest_scale:  # a start may have been there already
             yield Finding(
                 step,
                 "logit scale at its limit",
@@ -99,9 +105,10 @@ class Diagnosis:
         self._recent.append(loss)
         if step <= self._warmup:
             return
+        self._watched += 1  # a run that goes on is watched anew
         if len(self._first) < _WINDOW:
             self._first.append(loss)
-        if step - self._warmup < _PATIENCE or len(self._recent) < _WINDOW:
+        if self._watched < _PATIENCE:
             return
         before, now = sum(self._first) / len(self._first), sum(self._recent) / len(self._recent)
         if now > before * 0.99 and (chance is None or now > 0.5 * chance):
@@ -109,6 +116,6 @@ class Diagnosis:
             yield Finding(
                 step,
                 "loss not falling",
-                f"the loss was {before:.2f} after the warm-up and is {now:.2f} now{guessing}",
+                f"the loss was {before:.2f} {self._watched:,} steps ago and is {now:.2f} now{guessing}",
                 "try a learning_rate three times lower or higher; check that texts belong to their pictures",
             )

@@ -47,6 +47,14 @@ class World:
         if self.size > 1:
             distributed.barrier()
 
+    def agree(self, number: int) -> bool:
+        """Tell whether all processes came with the same number; a collective call."""
+        if self.size == 1:
+            return True
+        ends = torch.tensor([number, -number], device=self.device)
+        distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+        return bool(ends[0] == -ends[1])
+
 
 @contextmanager
 def join_world(device: str | None) -> Iterator[World]:
@@ -69,6 +77,9 @@ def join_world(device: str | None) -> Iterator[World]:
     except RuntimeError as error:
         raise UsageError(f"there is no device {kind!r}", hint="cpu or cuda") from error
     if place.type == "cuda":
+        if (place.index or 0) >= torch.cuda.device_count():
+            message = f"process {place.index} has no device of its own: there are {torch.cuda.device_count()}"
+            raise UsageError(message, hint="start as many processes as there are devices, or set device: cpu")
         torch.cuda.set_device(place)
     if size == 1:
         yield World(device=place)
@@ -86,7 +97,7 @@ def join_world(device: str | None) -> Iterator[World]:
 def sum_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
     """Replace gradients by their sums over the ranks; those that FSDP divided are sums already.
 
-    A parameter that no rank's loss used has no gradient; one that only some used counts as 0 on the others.
+    With several ranks a parameter that a rank's loss did not use counts as 0 there.
     """
     if world.size == 1:
         return
@@ -154,6 +165,16 @@ def whole(tensor: Tensor) -> Tensor:
     """A tensor that FSDP has divided, put together on every rank; any other one as it is."""
     gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
+
+
+def divided_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, divided over the ranks as another one is; as it is where that one is whole, too."""
+    if not is_divided(like):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -6,6 +6,7 @@ A killed run leaves at most a last line without its end: readers pass over it, a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -14,8 +15,11 @@ from typing import IO, Any
 def open_lines(path: Path) -> IO[bytes]:
     """Open a file to append lines of `line_of` to; it is made when it is not there."""
     file = path.open("a+b")
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)  # a line that was cut off would spoil the next one
+    if file.tell():
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":  # a line that was cut off would spoil the next one
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
     return file
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from nunbit.errors import TrainingError
+from nunbit.errors import TrainingError, UsageError
 from nunbit.training.averaging import WeightAverage, trained_parameters
 from nunbit.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from nunbit.training.config import TrainingConfig, rate_factor
@@ -115,7 +115,7 @@ class Stepper:
         Raises:
             TrainingError: Twenty steps one after the other gave no numbers.
         """
-        self._task.module.train()
+        train_mode(self._task.module)
         torch.manual_seed((self._config.seed * _SEED_STRIDE + step) * self._world.size + self._world.rank)
         rate = rate_factor(step, self._config)
         for optimizer in self.optimizers:
@@ -231,6 +231,9 @@ class _Run:
     def _restore(self) -> int:
         """Take the newest checkpoint, if there is one; its step."""
         found = list_checkpoints(self.folder.checkpoints)
+        if not self.world.agree(int(found[-1].name.rpartition("-")[2]) if found else 0):
+            message = f"the processes see different checkpoints in {self.folder.path}"
+            raise UsageError(message, hint="the folder of a run must lie on a disk that all of them share")
         if not found:
             return 0
         checkpoint = load_checkpoint(found[-1])
@@ -283,6 +286,14 @@ class _Clock:
 def peak_memory() -> int:
     """The most memory that this process has had resident, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def train_mode(module: nn.Module) -> None:
+    """As `nn.Module.train`, but that batch norms which learn nothing keep their running statistics."""
+    module.train()
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in part.parameters()):
+            part.eval()
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

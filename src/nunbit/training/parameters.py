@@ -72,9 +72,11 @@ def parameter_groups(
 def _matrices_of_blocks(module: nn.Module) -> set[nn.Parameter]:
     """Weights of what maps one hidden state to another: not of embeddings, patches, adapters or projections."""
     return {
-        part.weight
+        part.weight  # that of an adapter is computed, and no parameter
         for name, part in module.named_modules()
-        if isinstance(part, nn.Linear) and f".{name}".rpartition(".blocks.")[1]
+        if isinstance(part, nn.Linear)
+        and isinstance(part.weight, nn.Parameter)
+        and f".{name}".rpartition(".blocks.")[1]
     }
 
 

@@ -38,10 +38,13 @@ class RunFolder:
 
     Args:
         path: Made when it is not there.
+        rank: Of this process among those that train together; each but the first has a ledger of its own until
+            `gather_ledgers`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, rank: int = 0) -> None:
         self.path = path
+        self._ledger = path / (f"ledger.{rank}.jsonl" if rank else "ledger.jsonl")
         self.checkpoints, self.examples, self.model = path / "checkpoints", path / "examples", path / "model"
         self._noted: set[str] = set()
         self._lock = Lock()  # pictures are set aside by the thread that prepares batches
@@ -66,8 +69,7 @@ class RunFolder:
             replace_file(self.path / "config.json", lambda file: file.write(content))
             self.checkpoints.mkdir(exist_ok=True)
             self.examples.mkdir(exist_ok=True)
-            ledger = self.path / "ledger.jsonl"
-            self._noted = {line["path"] for line in read_lines(ledger, lambda line: "path" in line)[0]}
+            self._noted = {line["path"] for line in read_lines(self._ledger, lambda line: "path" in line)[0]}
             yield
 
     def set_aside(self, rejected: Rejected) -> None:
@@ -75,7 +77,14 @@ class RunFolder:
         with self._lock:
             if rejected.path not in self._noted:
                 self._noted.add(rejected.path)
-                _append(self.path / "ledger.jsonl", asdict(rejected))
+                _append(self._ledger, asdict(rejected))
+
+    def gather_ledgers(self) -> None:
+        """Put what the other processes set aside into the first one's ledger; they must be done."""
+        for path in sorted(self.path.glob("ledger.*.jsonl")):
+            for line in read_lines(path, lambda line: line.keys() == {"path", "reason", "detail"})[0]:
+                self.set_aside(Rejected(**line))
+            path.unlink()
 
     def note(self, finding: Finding) -> None:
         """Note what goes wrong with the run."""

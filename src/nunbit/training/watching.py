@@ -23,7 +23,7 @@ class ConsoleWatcher:
 
     def __init__(self, steps: int, bar: ShowProgress | None) -> None:
         self._steps, self._bar = steps, bar
-        self._begin, self._first = time.monotonic(), 0
+        self._begin, self._first = 0.0, 0
         self._told = 0.0
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
@@ -36,7 +36,8 @@ class ConsoleWatcher:
             self._bar(step, self._steps, note)
             return
         now = time.monotonic()
-        self._first = self._first or step
+        if not self._first:  # what was prepared before says nothing of a step
+            self._begin, self._first = now, step
         if now - self._told < _SECONDS and step != self._steps:
             return
         self._told = now

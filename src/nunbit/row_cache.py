@@ -1,7 +1,7 @@
-"""Embeddings of labels that are kept between calls and processes: the text tower embeds a label once.
+"""Embeddings that are kept between calls and processes, so that each label and each example is embedded once.
 
-Place in the river: beside `embedding`, which asks here before it asks the encoder. One SQLite file holds the rows of
-all encoders; it has digests of the labels, not the labels.
+Place in the river: beside whoever would ask an encoder for what it said before. One SQLite file a kind of things holds
+the rows of all encoders; it has digests of the things, not the things.
 
 Nothing that happens to the file costs more than time. Where it is locked for long, read-only or on a full disk, rows
 are computed as if there were no cache; where it is damaged, it is deleted. A row counts only if its checksum, which
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from nunbit.encode import Encoder
     from nunbit.types import FloatArray
 
-FILE = "rows-1.sqlite"
+FILE = "rows-2.sqlite"
 LIMIT_BYTES = 400 * 2**20
 """What the rows of the file may take: about 170,000 of 512 numbers. Then the quarter not used for longest goes."""
 
@@ -50,11 +50,11 @@ WAIT_SECONDS = 1.0
 FRESH_SECONDS = 86_400
 """A row that was marked as used within that time is not marked again: reading seldom writes."""
 
-TABLE = """CREATE TABLE IF NOT EXISTS labels (
+TABLE = """CREATE TABLE IF NOT EXISTS rows (
     id INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL, row BLOB NOT NULL, checksum INTEGER NOT NULL,
     used INTEGER NOT NULL)"""
-INDEX = "CREATE INDEX IF NOT EXISTS labels_used ON labels (used)"
-FIND = "SELECT id, row, checksum, abs(? - used) > ? FROM labels WHERE key = ?"
+INDEX = "CREATE INDEX IF NOT EXISTS rows_used ON rows (used)"
+FIND = "SELECT id, row, checksum, abs(? - used) > ? FROM rows WHERE key = ?"
 SIZE = (
     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
@@ -62,17 +62,19 @@ SIZE = (
 Result = TypeVar("Result")
 
 
-class LabelCache:
-    """The rows of one encoder, as it is now, with its labels in certain templates.
+class RowCache:
+    """Rows of one kind, of one encoder as it is now.
 
     Args:
+        name: Of the kind, and of the file's folder: ``"labels"``.
         encoder: Its fingerprint and the name of its engine are parts of every key; its embedding size is the rows'.
-        templates: Sentences around each label, in their order.
+        about: Whatever else changes a row: the sentences around a label, in their order.
     """
 
-    def __init__(self, encoder: Encoder, templates: Sequence[str]) -> None:
-        about = json.dumps([encoder.fingerprint, encoder.engine.name, list(templates)])
-        self._digest = hashlib.blake2b(about.encode(), digest_size=32)  # JSON shows its own end: the label may follow
+    def __init__(self, name: str, encoder: Encoder, about: Sequence[str]) -> None:
+        described = json.dumps([encoder.fingerprint, encoder.engine.name, list(about)])
+        self._name = name
+        self._digest = hashlib.blake2b(described.encode(), digest_size=32)  # JSON shows its own end: the key may follow
         self._row_bytes = 4 * encoder.embedding_size
         self._usable = True
 
@@ -81,7 +83,7 @@ class LabelCache:
         return count * self._row_bytes <= LIMIT_BYTES // 2
 
     def read(self, names: Iterable[str]) -> dict[str, FloatArray]:
-        """Find the labels that are known.
+        """Find what is known.
 
         Returns:
             For each of those its row, (D,) float32, not writable.
@@ -94,7 +96,7 @@ class LabelCache:
         """Keep rows, and let go of others where they are too many.
 
         Args:
-            names: Labels, no two alike.
+            names: What the rows belong to, no two alike.
             rows: Their rows, (names, D) float32.
         """
         kept = [(self._key(name), row.tobytes()) for name, row in zip(names, rows.astype("<f4"), strict=True)]
@@ -115,13 +117,13 @@ class LabelCache:
             return None
         path = Path(FILE)
         try:
-            path = cache_folder("labels") / FILE
+            path = cache_folder(self._name) / FILE
             with closing(_open(path)) as connection:
                 return work(connection)
         except (OSError, RuntimeError, UnicodeDecodeError, sqlite3.Error) as error:  # Runtime...: no home folder
             self._usable = _is_damage(error) and _remove(path)
             if not self._usable and not _is_busy(error):
-                message = f"embeddings of labels are not kept for the next time: {error} ({path})"
+                message = f"embeddings are not kept for the next time: {error} ({path})"
                 warnings.warn(message, NunbitWarning, stacklevel=1)  # always this line: Python shows it once
             return None
 
@@ -161,7 +163,7 @@ def _find(connection: sqlite3.Connection, keys: Iterable[bytes], row_bytes: int)
     if old:
         with suppress(sqlite3.OperationalError):  # read-only, or others write: another time
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("UPDATE labels SET used = ? WHERE id = ?", old)
+            connection.executemany("UPDATE rows SET used = ? WHERE id = ?", old)
             connection.execute("COMMIT")
     return found
 
@@ -170,15 +172,15 @@ def _keep(connection: sqlite3.Connection, kept: Iterable[tuple[bytes, bytes]]) -
     now = int(time.time())
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(
-        "INSERT OR REPLACE INTO labels (key, row, checksum, used) VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO rows (key, row, checksum, used) VALUES (?, ?, ?, ?)",
         ((key, row, _checksum(key, row), now) for key, row in kept),
     )
     while connection.execute(SIZE).fetchone()[0] > LIMIT_BYTES:
-        (count,) = connection.execute("SELECT count(*) FROM labels").fetchone()
+        (count,) = connection.execute("SELECT count(*) FROM rows").fetchone()
         if count == 0:
             break
         connection.execute(
-            "DELETE FROM labels WHERE id IN (SELECT id FROM labels ORDER BY used, id LIMIT ?)", (-(-count // 4),)
+            "DELETE FROM rows WHERE id IN (SELECT id FROM rows ORDER BY used, id LIMIT ?)", (-(-count // 4),)
         )
     connection.execute("COMMIT")
 

@@ -1,0 +1,228 @@
+"""All rungs on the same embeddings; which one is best is decided by the given examples alone.
+
+Every example is said by heads that learned without it. The settings of a rung are chosen by that, and so that the
+choice is not measured on what it was made by, for each fold by the other folds. Where no class has two examples nothing
+can be held out, and `AT_ONE_SHOT` is taken.
+
+Shapes: N examples, C classes, D width.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nunbit.adapt.folds import ALWAYS_TAUGHT, make_folds
+from nunbit.adapt.prompts import PromptTuning
+from nunbit.adapt.rung import ClassTexts, Rung
+from nunbit.adapt.trained import Adapter, LinearProbe, TipAdapterTrained
+from nunbit.adapt.training_free import NearestMean, TipAdapter, ZeroShot
+from nunbit.errors import UsageError
+from nunbit.head import Head
+from nunbit.head.head import probability_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from nunbit.adapt.rung import Logits, Targets
+    from nunbit.types import FloatArray
+
+RUNGS: dict[str, type[Rung]] = {
+    rung.NAME: rung
+    for rung in (ZeroShot, NearestMean, TipAdapter, TipAdapterTrained, Adapter, LinearProbe, PromptTuning)
+}
+"""From what needs least to what needs most: of equals the first is taken."""
+
+ON_EMBEDDINGS = tuple(name for name, rung in RUNGS.items() if not rung.NEEDS_TOWER)
+"""Those that learn in seconds."""
+
+AT_ONE_SHOT = LinearProbe.NAME
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shots:
+    """Examples of classes.
+
+    Attributes:
+        rows: (N, D) float32 unit rows of the pictures.
+        targets: (N, C) bool.
+        multi_label: A picture may show several classes, or none.
+        groups: (N,) pictures of one group are held out together; None: each stands alone.
+    """
+
+    rows: FloatArray
+    targets: Targets
+    multi_label: bool = False
+    groups: npt.NDArray[np.int64] | None = None
+
+    def part(self, wanted: npt.NDArray[np.bool_]) -> Shots:
+        """Some of the examples."""
+        groups = None if self.groups is None else self.groups[wanted]
+        return Shots(self.rows[wanted], self.targets[wanted], self.multi_label, groups)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RungResult:
+    """How one rung did.
+
+    Attributes:
+        name: Of the rung.
+        accuracy: Share of the held-out examples that it said right, out of 100; of several labels, of all judgments.
+            None where nothing could be held out.
+        interval: 95 % of it (Wilson).
+        setting: What was chosen among the rung's candidates.
+        seconds: Learning with the chosen setting.
+        megabytes: Of the head.
+        held_out: (N, C) logits of held-out examples, of the chosen setting; NaN for those never held out.
+        head: Learned from all examples.
+    """
+
+    name: str
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    setting: dict[str, float]
+    seconds: float
+    megabytes: float
+    held_out: Logits
+    head: Head
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ladder:
+    """All rungs that were tried, and the one that won."""
+
+    results: tuple[RungResult, ...]
+    best: RungResult
+
+
+def climb(
+    classes: ClassTexts,
+    shots: Shots,
+    rungs: Sequence[str] = ON_EMBEDDINGS,
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Ladder:
+    """Try rungs, and choose.
+
+    Args:
+        classes: What can be said.
+        shots: Examples, of as many classes as have any.
+        rungs: Names of `RUNGS`.
+        seed: Of how examples are held out.
+        progress: Told of each rung before it is tried.
+
+    Raises:
+        UsageError: An unknown rung, no rung, or no example.
+    """
+    unknown = [name for name in rungs if name not in RUNGS]
+    if unknown or not rungs:
+        what = f"there is no rung {unknown[0]!r}" if unknown else "no rung is given"
+        raise UsageError(what, hint=f"there are: {', '.join(RUNGS)}")
+    if len(shots.rows) == 0:
+        raise UsageError("there is no example", hint="give at least one picture of at least one class")
+    folds = make_folds(shots.targets, shots.groups, seed=seed)
+    results = []
+    for name in sorted(rungs, key=list(RUNGS).index):
+        progress(name)
+        results.append(_try(RUNGS[name], classes, shots, folds))
+    return Ladder(tuple(results), _choose(results))
+
+
+def _choose(results: Sequence[RungResult]) -> RungResult:
+    """The most accurate; of equals the one that needs least."""
+    known = [result for result in results if result.accuracy is not None]
+    if known:
+        return max(known, key=lambda result: result.accuracy or 0.0)  # max keeps the first of equals
+    named = {result.name: result for result in results}
+    return named.get(AT_ONE_SHOT, results[-1])
+
+
+def _try(rung: type[Rung], classes: ClassTexts, shots: Shots, folds: npt.NDArray[np.int64]) -> RungResult:
+    held_out = _held_out(rung, classes, shots, folds)  # (candidates, N, C)
+    tested = folds != ALWAYS_TAUGHT
+    right = _right(held_out[:, tested], shots.part(tested))  # (candidates, tested)
+    likely = _likelihood(held_out[:, tested], shots.part(tested))
+    chosen, accuracy, interval = _default_candidate(rung), None, None
+    if tested.any():
+        chosen = _best(right, likely)
+        honest = np.concatenate(
+            [right[_best(right[:, ~this], likely[:, ~this]), this] for this in _folds_of(folds[tested])]
+        )
+        accuracy = 100 * float(honest.mean())
+        interval = wilson(float(honest.mean()), len(honest))
+    start = time.perf_counter()
+    setting = dict(rung.CANDIDATES[chosen])
+    head = rung(classes, **setting)._learn(shots.rows, shots.targets, shots.multi_label)
+    return RungResult(
+        rung.NAME,
+        accuracy,
+        interval,
+        setting,
+        time.perf_counter() - start,
+        head.bytes / 1e6,
+        held_out[chosen],
+        head,
+    )
+
+
+def _folds_of(folds: npt.NDArray[np.int64]) -> list[npt.NDArray[np.bool_]]:
+    return [folds == fold for fold in np.unique(folds)]
+
+
+def _held_out(rung: type[Rung], classes: ClassTexts, shots: Shots, folds: npt.NDArray[np.int64]) -> Logits:
+    """What each candidate says of each example when it was not taught it."""
+    said: Logits = np.full((len(rung.CANDIDATES), *shots.targets.shape), np.nan)
+    for fold in range(folds.max(initial=ALWAYS_TAUGHT) + 1):
+        left = folds == fold
+        taught = shots.part(~left)
+        heads = rung.path(classes, taught.rows, taught.targets, shots.multi_label)
+        for number, head in enumerate(heads):
+            said[number, left] = head.logits(shots.rows[left])
+    return said
+
+
+def _right(logits: Logits, shots: Shots) -> npt.NDArray[np.float64]:
+    """(candidates, N, C) → (candidates, N): whether an example was said right; of several labels, the share."""
+    if shots.multi_label:
+        shares: npt.NDArray[np.float64] = ((logits >= 0) == shots.targets).mean(2)
+        return shares
+    hits: npt.NDArray[np.float64] = (logits.argmax(2) == shots.targets.argmax(1)).astype(np.float64)
+    return hits
+
+
+def _likelihood(logits: Logits, shots: Shots) -> npt.NDArray[np.float64]:
+    """(candidates, N, C) → (candidates, N): log-probability of the truth, for choosing between equals."""
+    found = np.empty(logits.shape[:2])
+    for number, one in enumerate(logits):
+        probability = np.clip(probability_of(one, None, multi_label=shots.multi_label), 1e-12, 1 - 1e-12)
+        true = np.where(shots.targets, np.log(probability), np.log1p(-probability) if shots.multi_label else 0.0)
+        found[number] = true.sum(1)
+    return found
+
+
+def _best(right: npt.NDArray[np.float64], likely: npt.NDArray[np.float64]) -> int:
+    """The candidate with most right, of equals the most likely one."""
+    if right.shape[1] == 0:
+        return 0
+    return int(np.lexsort((likely.mean(1), right.mean(1)))[-1])
+
+
+def _default_candidate(rung: type[Rung]) -> int:
+    """The candidate that equals the rung's defaults, where nothing can be held out to choose another."""
+    for number, one in enumerate(rung.CANDIDATES):
+        if all(rung.DEFAULTS[name] == value for name, value in one.items()):
+            return number
+    return 0
+
+
+def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share of so many, out of 100 (Wilson 1927)."""
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return 100 * (middle - half), 100 * (middle + half)

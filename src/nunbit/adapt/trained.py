@@ -1,0 +1,159 @@
+"""Rungs that learn by gradients on embeddings: seconds, since no picture is looked at again.
+
+Shapes: N examples, C classes, D width, H width inside of the adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nunbit.adapt.rung import ClassTexts, Rung, text_head
+from nunbit.adapt.training_free import make_cache, with_cache
+from nunbit.head import Cache, FeatureAdapter, Head
+
+if TYPE_CHECKING:
+    from nunbit.adapt.rung import Targets
+    from nunbit.types import FloatArray
+
+
+class LinearProbe(Rung):
+    """Logistic regression that starts at the words and is held there (arXiv 2103.00020; held as in 2312.12730).
+
+    Minimizes ``mean cross-entropy + strength / 2 * |W - W_text|^2 / C`` over unit-scale weights ``W``, with logits
+    ``logit_scale * (W @ x) + b``. The bias is held at its start as well. A class without examples stays at its words
+    but for being no longer mistaken for others.
+    """
+
+    NAME = "linear-probe"
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"strength": 0.3}
+    CANDIDATES = tuple({"strength": strength} for strength in (10.0, 3.0, 1.0, 0.3, 0.1, 0.03))
+
+    @classmethod
+    def path(cls, classes: ClassTexts, rows: FloatArray, targets: Targets, multi_label: bool) -> list[Head]:
+        """From the strongest hold to the weakest, each from where the one before it ended."""
+        heads, start = [], None
+        for one in cls.CANDIDATES:
+            head, start = _probe(classes, rows, targets, multi_label, one["strength"], start)
+            heads.append(head)
+        return heads
+
+    def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head:
+        return _probe(self.classes, rows, targets, multi_label, self.settings["strength"])[0]
+
+
+class TipAdapterTrained(Rung):
+    """Tip-Adapter-F (arXiv 2111.03930): the keys of the cache learn, from where `TipAdapter` has them."""
+
+    NAME = "tip-adapter-f"
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"alpha": 1.0, "beta": 5.5, "steps": 100, "learning_rate": 1e-3}
+    CANDIDATES = tuple({"alpha": alpha, "beta": beta} for alpha in (1.0, 3.0) for beta in (1.0, 5.5))
+
+    def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head:
+        base = text_head(self.classes, self.classes.rows, multi_label=multi_label)
+        cache = make_cache(self.classes, rows, targets, alpha=self.settings["alpha"], beta=self.settings["beta"])
+        inputs, values = torch.from_numpy(rows), torch.from_numpy(cache.values)
+        said = torch.from_numpy(base.logits(rows)).float()
+        keys = torch.from_numpy(cache.keys.copy()).requires_grad_(True)
+
+        def logits() -> Tensor:
+            return said + cache.alpha * torch.exp(-cache.beta * (1 - inputs @ keys.T)) @ values
+
+        descend([keys], logits, targets, multi_label, self.settings)
+        return with_cache(base, Cache(keys.detach().numpy(), cache.values, cache.alpha, cache.beta))
+
+
+class Adapter(Rung):
+    """CLIP-Adapter (arXiv 2110.04544): a bottleneck changes the embedding of a picture, the words stay."""
+
+    NAME = "adapter"
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"ratio": 0.2, "reduction": 4, "steps": 100, "learning_rate": 1e-3}
+    CANDIDATES = ({"ratio": 0.2}, {"ratio": 0.6})
+
+    def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head:
+        base = text_head(self.classes, self.classes.rows, multi_label=multi_label)
+        ratio, width = self.settings["ratio"], rows.shape[1]
+        hidden = max(1, width // self.settings["reduction"])
+        generator = torch.Generator().manual_seed(0)
+        down = (width**-0.5 * torch.randn(hidden, width, generator=generator)).requires_grad_(True)
+        up = (hidden**-0.5 * torch.randn(width, hidden, generator=generator)).requires_grad_(True)
+        inputs, weights, bias = (torch.from_numpy(one) for one in (rows, base.weights, base.bias))
+
+        def logits() -> Tensor:
+            changed = torch.relu(torch.relu(inputs @ down.T) @ up.T)
+            return functional.normalize((1 - ratio) * inputs + ratio * changed, dim=1) @ weights.T + bias
+
+        descend([down, up], logits, targets, multi_label, self.settings)
+        adapter = FeatureAdapter(down.detach().numpy(), up.detach().numpy(), ratio)
+        return Head(base.classnames, base.weights, base.bias, adapter=adapter, multi_label=multi_label)
+
+
+Start = tuple[Tensor, Tensor]
+
+
+def _probe(
+    classes: ClassTexts,
+    rows: FloatArray,
+    targets: Targets,
+    multi_label: bool,
+    strength: float,
+    start: Start | None = None,
+) -> tuple[Head, Start]:
+    inputs, words = torch.from_numpy(rows), torch.from_numpy(classes.rows)
+    truth = torch.from_numpy(targets)
+    offset = (classes.logit_bias or 0.0) if multi_label else 0.0
+    weights, bias = start or (words.clone(), torch.full((len(words),), offset))
+    weights, bias = weights.clone().requires_grad_(True), bias.clone().requires_grad_(True)
+    optimizer = torch.optim.LBFGS([weights, bias], max_iter=60, history_size=10, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = classes.logit_scale * inputs @ weights.T + bias
+        held = (weights - words).square().sum() + (bias - offset).square().sum() / classes.logit_scale**2
+        loss = _cross_entropy(logits, truth, multi_label) + strength / 2 * held / len(words)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        head = Head(
+            classes.names,
+            (classes.logit_scale * weights).numpy().astype(np.float32),
+            bias.numpy().copy(),
+            multi_label=multi_label,
+        )
+    return head, (weights.detach(), bias.detach())
+
+
+def descend(
+    parameters: Sequence[Tensor],
+    logits: Callable[[], Tensor],
+    targets: Targets,
+    multi_label: bool,
+    settings: Mapping[str, Any],
+) -> None:
+    """Minimize the cross-entropy of ``logits()`` over ``parameters`` by AdamW, the rate falling in half a cosine.
+
+    All examples are in every step: few of them fit, and nothing depends on their order.
+    """
+    steps, rate = settings["steps"], settings["learning_rate"]
+    optimizer = torch.optim.AdamW(parameters, lr=rate, eps=1e-4, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    truth = torch.from_numpy(targets)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        _cross_entropy(logits(), truth, multi_label).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+
+
+def _cross_entropy(logits: Tensor, truth: Tensor, multi_label: bool) -> Tensor:
+    """Mean over pictures: of the softmax, or of the sum over labels judged by themselves."""
+    if multi_label:
+        return functional.binary_cross_entropy_with_logits(logits, truth.float(), reduction="sum") / len(logits)
+    return functional.cross_entropy(logits, truth.int().argmax(1))

@@ -1,0 +1,158 @@
+"""``nunbit adapt``: learning from a few examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nunbit.cli.arguments import engine_option, model_option, open_encoder
+from nunbit.cli.output import print_json, report_rejected
+
+if TYPE_CHECKING:
+    from nunbit.adapt import Fitted
+    from nunbit.encode import Encoder
+
+
+@click.group("adapt", no_args_is_help=False)
+def command() -> None:
+    """Learn your own classes from a few pictures of each.
+
+    \b
+    Examples:
+      nunbit adapt fit products/ --into products.head
+      nunbit recognize photo.jpg --labels products.head
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class FitRequest:
+    """The options of ``fit``, under the names that click gives them."""
+
+    examples: str
+    into: Path
+    labels: str
+    templates: str
+    rungs: str
+    coverage: float
+    model: str
+    engine: str | None
+    as_json: bool
+
+    def more_labels(self) -> list[str]:
+        """Classes that may have no example."""
+        return [label for label in self.labels.split(",") if label.strip()]
+
+
+@command.command("fit")
+@click.argument("examples", type=click.Path(exists=True))
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the head.")
+@click.option("--labels", default="", help='More classes, that may have no example: "cat,dog".')
+@click.option(
+    "--templates",
+    default="none",
+    show_default=True,
+    help="Sentences around the labels: none, photo, openai7, openai80, siglip or korean.",
+)
+@click.option(
+    "--rungs",
+    default="auto",
+    show_default=True,
+    help="What is tried, between commas; auto: what takes seconds; all: prompt tuning, too.",
+)
+@click.option(
+    "--coverage",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="How often a set of answers shall hold the right one.",
+)
+@model_option
+@engine_option
+@click.option("--json", "as_json", is_flag=True, help="The table as one JSON line.")
+def fit(**options: Any) -> None:
+    """Learn classes from EXAMPLES: a folder with a folder of pictures a class, or a table with image and label.
+
+    Every rung, from the words alone to trained heads, is tried on examples that are held out in turn; the best one is
+    learned from all of them. No other pictures are needed, and none are used.
+
+    \b
+    Examples:
+      nunbit adapt fit products/ --into products.head
+      nunbit adapt fit labels.csv --into shop.head --labels "cup,plate" --templates photo
+      nunbit adapt fit products/ --into products.head --rungs zero-shot,linear-probe --json
+    """
+    from nunbit.adapt import ON_EMBEDDINGS, RUNGS, fit_head, read_examples
+    from nunbit.console import progress_bar
+    from nunbit.head import save_head
+    from nunbit.text.templates import get_templates
+
+    request = FitRequest(**options)
+    get_templates(request.templates)  # checked before a model is loaded
+    examples = read_examples(request.examples, request.more_labels())
+    groups = {"auto": list(ON_EMBEDDINGS), "all": list(RUNGS)}
+    rungs = groups.get(request.rungs) or [name.strip() for name in request.rungs.split(",")]
+    encoder = open_encoder(request.model, request.engine)
+    with progress_bar("embedding") as show:
+        fitted = fit_head(
+            encoder, examples, templates=request.templates, rungs=rungs, coverage=request.coverage, progress=show
+        )
+    save_head(fitted.head, request.into, encoder, _about(request, fitted, encoder))
+    report_rejected(fitted.rejected)
+    if request.as_json:
+        print_json(_about(request, fitted, encoder))
+    else:
+        _print_table(fitted)
+    click.echo(f"wrote {request.into}", err=True)
+
+
+def _about(request: FitRequest, fitted: Fitted, encoder: Encoder) -> dict[str, Any]:
+    """The documented JSON form, which is kept in the head, too."""
+    rows = [
+        {
+            "rung": result.name,
+            "accuracy": None if result.accuracy is None else round(result.accuracy, 2),
+            "interval": None if result.interval is None else [round(end, 2) for end in result.interval],
+            "setting": result.setting,
+            "seconds": round(result.seconds, 3),
+            "megabytes": round(result.megabytes, 3),
+        }
+        for result in fitted.ladder.results
+    ]
+    errors = fitted.calibration_error
+    return {
+        "rung": fitted.ladder.best.name,
+        "classes": len(fitted.head.classnames),
+        "examples": len(fitted.examples),
+        "rejected": len(fitted.rejected),
+        "model": encoder.name,
+        "templates": request.templates,
+        "rungs": rows,
+        "calibration_error": None if errors is None else [round(error, 4) for error in errors],
+        "coverage": request.coverage,
+        "set_threshold": fitted.set_threshold,
+    }
+
+
+def _print_table(fitted: Fitted) -> None:
+    shots = fitted.shots.targets.sum(0)
+    without = int((shots == 0).sum())
+    few, most = int(shots[shots > 0].min()), int(shots.max())
+    spread = f"{few}" if few == most else f"{few} to {most}"
+    click.echo(
+        f"{len(fitted.examples)} examples, {len(shots)} classes, {spread} each"
+        + (f", {without} without any" if without else "")
+    )
+    click.echo(f"\n  {'rung':16}{'held out, %':>12}  {'95 %':^13}{'seconds':>9}{'MB':>8}")
+    for result in fitted.ladder.results:
+        mark = ">" if result is fitted.ladder.best else " "
+        accuracy = "-" if result.accuracy is None else f"{result.accuracy:.1f}"
+        interval = "" if result.interval is None else f"{result.interval[0]:.1f} - {result.interval[1]:.1f}"
+        click.echo(f"{mark} {result.name:16}{accuracy:>12}  {interval:^13}{result.seconds:9.2f}{result.megabytes:8.2f}")
+    if fitted.ladder.best.accuracy is None:
+        click.echo("\nNothing could be held out: give two pictures of each class to compare rungs and to calibrate.")
+    elif fitted.calibration_error is not None:
+        before, after = (100 * error for error in fitted.calibration_error)
+        click.echo(f"\nProbabilities are off by {after:.1f} points on average; before calibration by {before:.1f}.")
