@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -281,3 +283,15 @@ def test_a_learned_tokenizer_cuts_anything_and_comes_back(tmp_path: Path, studen
     assert len(tokenizer(["red"])[0]) == 3  # begin, one learned word, end
     again = learn_tokenizer(["빨간 사과", "a red apple", "red apples"] * 20, vocabulary_size=600, context_length=12)
     assert again.vocabulary.digest() == tokenizer.vocabulary.digest()
+
+
+def test_another_process_learns_the_same_vocabulary() -> None:
+    """With many pairs that are equally frequent, which something has to decide between."""
+    code = (
+        "from nunbit.text.learned import learn_tokenizer\n"
+        "import random; draw = random.Random(0)\n"
+        "words = [''.join(draw.choices('abcdefgh가나다', k=draw.randint(2, 7))) for _ in range(900)]\n"
+        "print(learn_tokenizer(words, vocabulary_size=900, context_length=12).vocabulary.digest())"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for _ in range(3)]
+    assert len({run.stdout for run in runs}) == 1

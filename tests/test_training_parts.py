@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from nunbit.errors import ConfigError, StoreError
+from nunbit.errors import ConfigError, StoreError, UsageError
 from nunbit.lora import merged_parameters
 from nunbit.training.averaging import WeightAverage, interpolate
 from nunbit.training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
@@ -147,6 +147,14 @@ def test_a_picture_is_set_aside_once_whoever_asks(tmp_path: Path) -> None:
             folder.set_aside(Rejected("그림.png", "truncated", "…"))
     lines = (tmp_path / "run" / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["path"] for line in lines] == ["그림.png"]
+
+
+def test_a_run_goes_on_from_its_own_start_only(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.check_start("a" * 64)
+    folder.check_start("a" * 64)
+    with pytest.raises(UsageError, match="began with another model"):
+        folder.check_start("b" * 64)
 
 
 def test_ledgers_of_all_processes_become_one(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from nunbit.layers import Block
 from nunbit.lora import add_lora, merge_lora
 from nunbit.preprocessing import Preprocessing
 from nunbit.pretrained.encoder import ClipTowers
+from nunbit.pretrained.fingerprint import fingerprint
 from nunbit.pretrained.parts import Settings
 from nunbit.training.distributed import divide
 
@@ -59,6 +60,7 @@ class ClipStudent:
         )
         self._decay = config.layer_decay
         self._told_of_long_texts = False
+        self.start_fingerprint = fingerprint(model, settings)
         self._max_log_scale = max(math.log(MAX_SCALE), float(model.logit_scale.detach()))
         _free(model, config)
         for block in model.modules():

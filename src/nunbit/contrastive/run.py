@@ -139,6 +139,8 @@ def _run(
     watcher: Watcher,
 ) -> RunResult | None:
     student = _student(config)
+    if world.leads:
+        folder.check_start(student.start_fingerprint)
     start = merged_parameters(student.module) if config.model.wise_ft else {}
     student.module.to(world.device)
     divided = config.training.fsdp and world.size > 1

@@ -57,6 +57,7 @@ class StarterStudent:
             raise ConfigError("the starter was trained with the softmax objective", hint="leave model.objective out")
         self._tower = _LockedTower(folder)
         self._starter: Starter = load(folder, engine="torch").model
+        self.start_fingerprint = self._starter.fingerprint
         self.name = name
         self._license = license
         self.preprocessing = PREPROCESSING

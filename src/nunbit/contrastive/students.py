@@ -42,6 +42,10 @@ class Student(Protocol):
         """Holds everything that learns."""
 
     @property
+    def start_fingerprint(self) -> str:
+        """Of the model before training, as `nunbit.encode.Encoder.fingerprint`."""
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """Pictures → pixels."""
 

@@ -28,7 +28,8 @@ def learn_tokenizer(texts: Iterable[str], *, vocabulary_size: int, context_lengt
     from tokenizers import Tokenizer as RustTokenizer
 
     units = list(byte_characters().values())
-    base = [*units, *(unit + END_OF_WORD for unit in units)]
+    ends = [unit + END_OF_WORD for unit in units]
+    base = [*units, *ends]
     if vocabulary_size < len(base) + 2:
         raise UsageError(f"a vocabulary of {vocabulary_size} tokens, expected at least {len(base) + 2}")
     learner = RustTokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
@@ -38,6 +39,9 @@ def learn_tokenizer(texts: Iterable[str], *, vocabulary_size: int, context_lengt
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size - 2,
         initial_alphabet=units,
+        # Known from the start, or the trainer numbers them as it meets them, in another order in every process, and
+        # decides between equally frequent pairs by that.
+        special_tokens=ends,
         end_of_word_suffix=END_OF_WORD,
         show_progress=False,
     )

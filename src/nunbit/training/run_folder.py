@@ -2,6 +2,7 @@
 
 =================  ===================================================================================
 ``config.json``    the configuration as it was resolved, versions, seed, fingerprints of the data
+``start.json``     the fingerprint of the model before its first step
 ``metrics.jsonl``  a line of numbers every so many steps
 ``ledger.jsonl``   a line for every picture or row that was set aside
 ``diagnosis.jsonl``  what went wrong, in words
@@ -71,6 +72,24 @@ class RunFolder:
             self.examples.mkdir(exist_ok=True)
             self._noted = {line["path"] for line in read_lines(self._ledger, lambda line: "path" in line)[0]}
             yield
+
+    def check_start(self, fingerprint: str) -> None:
+        """Note what the run starts from; when it goes on, refuse another start.
+
+        Checkpoints hold what is trained: with other frozen weights or another vocabulary it would mean something else.
+
+        Raises:
+            UsageError: The run began with another model.
+        """
+        path = self.path / "start.json"
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))["fingerprint"]
+            if before != fingerprint:
+                message = f"{self.path} began with another model ({before[:12]}) than there is now ({fingerprint[:12]})"
+                raise UsageError(message, hint="the start was changed since; give another folder to start anew")
+            return
+        content = json.dumps({"fingerprint": fingerprint}).encode() + b"\n"
+        replace_file(path, lambda file: file.write(content))
 
     def set_aside(self, rejected: Rejected) -> None:
         """Note what cannot be used, once."""
