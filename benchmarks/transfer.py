@@ -28,6 +28,7 @@ from pages import Page
 
 HERE = Path(__file__).parent
 RECIPES = ("bridge", "lora")
+GAIN, LOSS = 15.0, 1.0  # points
 HELD_OUT = 2  # of each product's twelve train pictures
 
 
@@ -87,6 +88,15 @@ def main() -> None:
     lines = list(_table(figures))
     page = Page("transfer", "What fine-tuning on groceries gives, and what is forgotten")
     page.add("\n".join(lines))
+    for name in RECIPES:
+        gain, kept = (
+            getattr(figures[name], kind) - getattr(figures["starter"], kind) for kind in ("grocery", "clothing")
+        )
+        met = "met" if gain >= GAIN and kept >= -LOSS else "not met"
+        page.add(
+            f"Bar for {name}: at least {GAIN:+g} on grocery, {-LOSS:+g} on clothing. "
+            f"Found {gain:+.1f}, {kept:+.1f}: {met}."
+        )
     page.close(to_file=options.page)
 
 

@@ -12,7 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from index_fakes import FakeTowers, make_encoder, picture
-from nunbit.adapt import embed_examples, fit_head, read_examples
+from nunbit.adapt import (
+    FitOptions,
+    class_texts,
+    embed_examples,
+    fit_head,
+    read_descriptions,
+    read_examples,
+    write_questions,
+)
 from nunbit.cli import nunbit as command_line
 from nunbit.errors import EncoderMismatch, StoreError, StoreNotFound, UsageError
 from nunbit.head import Cache, Calibration, FeatureAdapter, Head, Unknown, is_head, load_head, save_head
@@ -89,7 +97,7 @@ def test_copies_and_contradictions_are_set_aside(sorted_pictures: Path) -> None:
 def test_a_class_of_broken_files_stays_by_its_words(sorted_pictures: Path) -> None:
     for path in (sorted_pictures / "plate").iterdir():
         path.write_bytes(b"no picture")
-    fitted = fit_head(make_encoder(), read_examples(sorted_pictures), rungs=["zero-shot", "nearest-mean"])
+    fitted = fit_head(make_encoder(), read_examples(sorted_pictures), FitOptions(rungs=["zero-shot", "nearest-mean"]))
     assert fitted.head.classnames == ("plate", "빨간 컵")
     assert len(fitted.rejected) == 4
     for path in (sorted_pictures / "빨간_컵").iterdir():
@@ -198,3 +206,30 @@ def test_fit_and_recognize_on_the_command_line(
     assert ran.exit_code == 2 and "no effect on a head" in ran.output
     ran = CliRunner().invoke(command_line, ["adapt", "fit", str(sorted_pictures), "--into", str(into), "--rungs", "x"])
     assert ran.exit_code == 2 and "there is no rung 'x'" in ran.output
+
+
+def test_descriptions_go_out_as_questions_and_come_back(sorted_pictures: Path, tmp_path: Path) -> None:
+    examples, encoder = read_examples(sorted_pictures), make_encoder()
+    write_questions(examples.classnames, tmp_path / "ask.jsonl")
+    with pytest.raises(UsageError, match="describes nothing yet"):
+        read_descriptions(tmp_path / "ask.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "ask.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert "빨간 컵" in rows[1]["questions"][0]
+    rows[1]["descriptions"] = ["손잡이가 달린 붉은 그릇", " "]
+    (tmp_path / "ask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_descriptions(tmp_path / "ask.jsonl")
+    assert read == {"빨간 컵": ("손잡이가 달린 붉은 그릇",)}
+    (tmp_path / "one.json").write_text(json.dumps({"plate": ["flat"], "빨간 컵": []}))
+    assert read_descriptions(tmp_path / "one.json") == {"plate": ("flat",)}
+    classes = class_texts(encoder, examples.classnames, descriptions=read)
+    assert classes.described is not None
+    said = encoder.encode_text(["빨간 컵", "손잡이가 달린 붉은 그릇"]).mean(0)
+    np.testing.assert_allclose(classes.described[1], said / np.linalg.norm(said), atol=1e-6)
+    np.testing.assert_array_equal(classes.described[0], classes.rows[0])  # not described
+    fitted = fit_head(encoder, examples, FitOptions(rungs=["descriptions"], descriptions=read))
+    np.testing.assert_allclose(fitted.head.weights, 100 * classes.described, rtol=1e-5)
+    with pytest.raises(UsageError, match="'plat' is described and is no class"):
+        class_texts(encoder, examples.classnames, descriptions={"plat": ("flat",)})
+    (tmp_path / "bad.jsonl").write_text('{"label": "plate"}\n')
+    with pytest.raises(UsageError, match="holds no descriptions"):
+        read_descriptions(tmp_path / "bad.jsonl")

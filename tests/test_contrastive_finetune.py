@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import nunbit
 from contrastive_toys import make_pairs, write_recipe
 from nunbit.contrastive.run import load_config, run_contrastive
 from nunbit.errors import ConfigError
-from nunbit.layers import Attention
+from nunbit.layers import Attention, Block
 from nunbit.training.checkpoint import list_checkpoints, load_checkpoint
 from nunbit.training.diagnosis import Finding
 
@@ -181,7 +182,22 @@ def test_plain_attention_is_the_fused_one(causal: bool, monkeypatch: pytest.Monk
     mask = None if causal else torch.rand(2, 1, 1, 5) > 0.3
     fused = attention(x, mask, causal=causal)
     monkeypatch.setattr(layers, "_plain_is_quicker", lambda _: True)
+    assert attention.training
     torch.testing.assert_close(attention(x, mask, causal=causal), fused, atol=1e-6, rtol=1e-5)
+
+
+def test_a_deep_tower_in_bfloat16_says_the_same_with_and_without_a_graph() -> None:
+    """What gradient caching rests on."""
+    torch.manual_seed(0)
+    blocks, x = (
+        nn.Sequential(*(Block(32, 4, 64, activation="gelu", eps=1e-5) for _ in range(12))),
+        torch.randn(2, 9, 32),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            first = blocks(x)
+        second = blocks(x)
+    assert second.requires_grad and torch.equal(first, second)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

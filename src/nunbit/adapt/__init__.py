@@ -1,20 +1,23 @@
 """Learning from a few examples: one ladder on the same embeddings, from words alone to trained heads."""
 
+from nunbit.adapt.descriptions import read_descriptions, write_questions
 from nunbit.adapt.examples import Example, Examples, embed_examples, read_examples
-from nunbit.adapt.fitting import Fitted, class_texts, fit_head
+from nunbit.adapt.fitting import FitOptions, Fitted, class_texts, fit_head
 from nunbit.adapt.ladder import ON_EMBEDDINGS, RUNGS, Ladder, RungResult, Shots, climb
 from nunbit.adapt.prompts import PromptTuning
 from nunbit.adapt.rung import ClassTexts, Rung
 from nunbit.adapt.trained import Adapter, LinearProbe, TipAdapterTrained
-from nunbit.adapt.training_free import NearestMean, TipAdapter, ZeroShot
+from nunbit.adapt.training_free import Described, NearestMean, TipAdapter, ZeroShot
 
 __all__ = [
     "ON_EMBEDDINGS",
     "RUNGS",
     "Adapter",
     "ClassTexts",
+    "Described",
     "Example",
     "Examples",
+    "FitOptions",
     "Fitted",
     "Ladder",
     "LinearProbe",
@@ -30,5 +33,7 @@ __all__ = [
     "climb",
     "embed_examples",
     "fit_head",
+    "read_descriptions",
     "read_examples",
+    "write_questions",
 ]

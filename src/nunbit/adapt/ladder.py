@@ -21,7 +21,7 @@ from nunbit.adapt.folds import ALWAYS_TAUGHT, make_folds
 from nunbit.adapt.prompts import PromptTuning
 from nunbit.adapt.rung import ClassTexts, Rung
 from nunbit.adapt.trained import Adapter, LinearProbe, TipAdapterTrained
-from nunbit.adapt.training_free import NearestMean, TipAdapter, ZeroShot
+from nunbit.adapt.training_free import Described, NearestMean, TipAdapter, ZeroShot
 from nunbit.errors import UsageError
 from nunbit.head import Head
 from nunbit.head.head import probability_of
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 RUNGS: dict[str, type[Rung]] = {
     rung.NAME: rung
-    for rung in (ZeroShot, NearestMean, TipAdapter, TipAdapterTrained, Adapter, LinearProbe, PromptTuning)
+    for rung in (ZeroShot, Described, NearestMean, TipAdapter, TipAdapterTrained, Adapter, LinearProbe, PromptTuning)
 }
 """From what needs least to what needs most: of equals the first is taken."""
 
-ON_EMBEDDINGS = tuple(name for name, rung in RUNGS.items() if not rung.NEEDS_TOWER)
-"""Those that learn in seconds."""
+ON_EMBEDDINGS = tuple(name for name, rung in RUNGS.items() if not (rung.NEEDS_TOWER or rung.NEEDS_DESCRIPTIONS))
+"""Those that need nothing but examples and words, and learn in seconds."""
 
 AT_ONE_SHOT = LinearProbe.NAME
 

@@ -45,6 +45,7 @@ class ClassTexts:
         logit_scale: The encoder's factor on similarities.
         logit_bias: What it adds to them, where it judges each label by itself.
         prompts: The text tower, for the rung that learns through it.
+        described: (C, D) unit rows of words and descriptions together, where there are descriptions.
     """
 
     names: tuple[str, ...]
@@ -52,6 +53,7 @@ class ClassTexts:
     logit_scale: float
     logit_bias: float | None = None
     prompts: PromptTower | None = None
+    described: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if self.rows.ndim != 2 or len(self.rows) != len(self.names):
@@ -78,6 +80,8 @@ class Rung(ABC):
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}
     CANDIDATES: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Settings that are tried where examples are held out; those not named are the defaults."""
+    NEEDS_DESCRIPTIONS: ClassVar[bool] = False
+    """It uses `ClassTexts.described`."""
     NEEDS_TOWER: ClassVar[bool] = False
     """It learns through the text tower, `ClassTexts.prompts`: minutes instead of seconds with a large one."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from nunbit.adapt.rung import ClassTexts, Rung, text_head, unit
+from nunbit.errors import UsageError
 from nunbit.head import Cache, Head
 
 if TYPE_CHECKING:
@@ -25,6 +26,18 @@ class ZeroShot(Rung):
 
     def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head:
         return text_head(self.classes, self.classes.rows, multi_label=multi_label)
+
+
+class Described(Rung):
+    """The words, and what a language model says that they look like (arXiv 2209.03320). Examples are not used."""
+
+    NAME = "descriptions"
+    NEEDS_DESCRIPTIONS = True
+
+    def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head:
+        if self.classes.described is None:
+            raise UsageError("there are no descriptions of the classes", hint="give --descriptions FILE")
+        return text_head(self.classes, self.classes.described, multi_label=multi_label)
 
 
 class NearestMean(Rung):

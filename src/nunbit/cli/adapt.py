@@ -35,6 +35,7 @@ class FitRequest:
     into: Path
     labels: str
     templates: str
+    descriptions: Path | None
     rungs: str
     coverage: float
     model: str
@@ -44,6 +45,17 @@ class FitRequest:
     def more_labels(self) -> list[str]:
         """Classes that may have no example."""
         return [label for label in self.labels.split(",") if label.strip()]
+
+    def wanted_rungs(self) -> list[str]:
+        """Names of rungs; of the two groups only what there is all for."""
+        from nunbit.adapt import ON_EMBEDDINGS, RUNGS, Described
+
+        described = [] if self.descriptions is None else [Described.NAME]
+        if self.rungs == "auto":
+            return [*ON_EMBEDDINGS, *described]
+        if self.rungs == "all":
+            return [name for name in RUNGS if name != Described.NAME or described]
+        return [name.strip() for name in self.rungs.split(",")]
 
 
 @command.command("fit")
@@ -55,6 +67,11 @@ class FitRequest:
     default="none",
     show_default=True,
     help="Sentences around the labels: none, photo, openai7, openai80, siglip or korean.",
+)
+@click.option(
+    "--descriptions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What classes look like, as `nunbit adapt questions` asks for it.",
 )
 @click.option(
     "--rungs",
@@ -84,7 +101,7 @@ def fit(**options: Any) -> None:
       nunbit adapt fit labels.csv --into shop.head --labels "cup,plate" --templates photo
       nunbit adapt fit products/ --into products.head --rungs zero-shot,linear-probe --json
     """
-    from nunbit.adapt import ON_EMBEDDINGS, RUNGS, fit_head, read_examples
+    from nunbit.adapt import FitOptions, fit_head, read_descriptions, read_examples
     from nunbit.console import progress_bar
     from nunbit.head import save_head
     from nunbit.text.templates import get_templates
@@ -92,13 +109,16 @@ def fit(**options: Any) -> None:
     request = FitRequest(**options)
     get_templates(request.templates)  # checked before a model is loaded
     examples = read_examples(request.examples, request.more_labels())
-    groups = {"auto": list(ON_EMBEDDINGS), "all": list(RUNGS)}
-    rungs = groups.get(request.rungs) or [name.strip() for name in request.rungs.split(",")]
+    descriptions = None if request.descriptions is None else read_descriptions(request.descriptions)
+    how = FitOptions(
+        templates=request.templates,
+        descriptions=descriptions,
+        rungs=request.wanted_rungs(),
+        coverage=request.coverage,
+    )
     encoder = open_encoder(request.model, request.engine)
     with progress_bar("embedding") as show:
-        fitted = fit_head(
-            encoder, examples, templates=request.templates, rungs=rungs, coverage=request.coverage, progress=show
-        )
+        fitted = fit_head(encoder, examples, how, progress=show)
     save_head(fitted.head, request.into, encoder, _about(request, fitted, encoder))
     report_rejected(fitted.rejected)
     if request.as_json:
@@ -106,6 +126,27 @@ def fit(**options: Any) -> None:
     else:
         _print_table(fitted)
     click.echo(f"wrote {request.into}", err=True)
+
+
+@command.command("questions")
+@click.argument("examples", type=click.Path(exists=True))
+@click.option("--into", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@click.option("--labels", default="", help='More classes, that may have no example: "cat,dog".')
+def questions(examples: str, into: Path, labels: str) -> None:
+    """Write what to ask a language model, or a person, about the classes of EXAMPLES.
+
+    With "descriptions" filled in, the file goes to `nunbit adapt fit --descriptions`. No model is called.
+
+    \b
+    Examples:
+      nunbit adapt questions products/ --into questions.jsonl
+      nunbit adapt fit products/ --into products.head --descriptions questions.jsonl
+    """
+    from nunbit.adapt import read_examples, write_questions
+
+    classnames = read_examples(examples, [label for label in labels.split(",") if label.strip()]).classnames
+    write_questions(classnames, into)
+    click.echo(f"wrote {into}: {len(classnames)} classes", err=True)
 
 
 def _about(request: FitRequest, fitted: Fitted, encoder: Encoder) -> dict[str, Any]:

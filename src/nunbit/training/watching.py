@@ -41,8 +41,10 @@ class ConsoleWatcher:
         if now - self._told < _SECONDS and step != self._steps:
             return
         self._told = now
-        left = (now - self._begin) / max(1, step - self._first) * (self._steps - step) / 60
-        say(f"step {step} of {self._steps} · {note} · {left:.0f} min left")
+        if step > self._first:
+            left = (now - self._begin) / (step - self._first) * (self._steps - step) / 60
+            note += f" · {left:.0f} min left"
+        say(f"step {step} of {self._steps} · {note}")
 
     def found(self, finding: Finding) -> None:
         """Something goes wrong."""
