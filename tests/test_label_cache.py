@@ -18,10 +18,11 @@ from click.testing import CliRunner
 
 from index_fakes import FakeTowers, make_encoder, picture, unit
 from label_fakes import WIDTH, WordTowers, word_encoder
+from nunbit import row_cache as cache
 from nunbit.caches import cache_folder
 from nunbit.cli import nunbit as nunbit_command
 from nunbit.encode import Encoder, EncoderInfo, EngineInfo
-from nunbit.labels import LabelSet, cache, embedding
+from nunbit.labels import LabelSet, embedding
 from nunbit.labels.embedding import embed_labels, embed_labels_uncached
 
 HERE = Path(__file__).parent
