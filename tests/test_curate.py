@@ -256,3 +256,13 @@ def test_later_records_move_nothing_and_shares_are_met() -> None:
     assert abs(counts[0] - 3200) < 120 and abs(counts[1] - 400) < 90 and abs(counts[2] - 400) < 90
     assert choose_sides(range(4000), hashes, (0.8, 0.1, 0.1), 6) != sides
     assert group_records(None, ["a", "b", "a"], []) == [0, 1, 0]
+
+
+def test_the_title_of_a_page_does_not_put_all_its_pictures_on_one_side() -> None:
+    pictures = [str(number) for number in range(30)]
+    titled = [("Our shop", f"cup {number}") for number in range(30)]
+    assert group_records(titled, pictures, []) == list(range(30))
+    titled[7] = ("Our shop", "CUP 3")  # said of two pictures alone
+    assert group_records(titled, pictures, [])[7] == 3
+    few = [("Our shop",)] * 10
+    assert group_records(few, pictures[:10], []) == [0] * 10

@@ -1,18 +1,22 @@
 """Train, validation and test, so that nothing in one is also in another.
 
 Near duplicates and records with the same text are one group, directly or through others, and a group is on one side.
+A text that many records share joins none: the title of a page would put all of its pictures on one side.
 Which side is decided by a hash of the seed and of one picture of the group, that with the smallest hash of its bytes:
 what comes later moves nothing, but for a group that gets a new smallest one or grows together with another.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from nunbit.curate.balance import stable_order
 from nunbit.curate.near import Groups, Search
 from nunbit.curate.words import plain
+
+COMMON = 10
+"""A text that more records share says nothing of any of them."""
 
 
 def group_records(texts: Sequence[Sequence[str]] | None, same: Sequence[str], searches: Sequence[Search]) -> list[int]:
@@ -27,14 +31,22 @@ def group_records(texts: Sequence[Sequence[str]] | None, same: Sequence[str], se
         For each of N records, the first record of its group.
     """
     groups = Groups(len(same))
+    common = _common(texts or ())
     first: dict[tuple[str, str], int] = {}
     for row, pixels in enumerate(same):
         shared = [("picture", pixels), *(("text", plain(text)) for text in (texts[row] if texts else ()))]
         for thing in shared:
+            if thing[0] == "text" and thing[1] in common:
+                continue
             groups.join(row, first.setdefault(thing, row))
     for search in searches:
         groups.join_near(range(len(same)), search)
     return [groups.find(row) for row in range(len(same))]
+
+
+def _common(texts: Sequence[Sequence[str]]) -> set[str]:
+    counts = Counter(text for some in texts for text in {plain(text) for text in some})
+    return {text for text, count in counts.items() if count > COMMON}
 
 
 def choose_sides(groups: Sequence[int], hashes: Sequence[str], shares: Sequence[float], seed: int) -> list[int]:
