@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from contrastive_toys import make_pairs, write_recipe
@@ -64,3 +66,13 @@ def test_two_processes_give_the_curve_of_one(name: str, changes: dict[str, Any],
     assert losses(together) == pytest.approx(losses(alone), abs=1e-5)
     ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (together, alone))
     assert all((ours[key] - theirs[key]).abs().max() < 1e-4 for key in theirs)
+
+
+def test_divided_parameters_and_averages_go_on_from_a_checkpoint(folder: Path) -> None:
+    whole = train(folder, "whole-fsdp", 2, training__fsdp=True)
+    expected = load_file(whole / "model" / "model.safetensors")
+    newest = sorted((whole / "checkpoints").glob("step-*"))[-1]
+    assert newest.name == "step-00000006"
+    shutil.rmtree(newest)  # as a kill after step 4 would have left it
+    again = load_file(train(folder, "whole-fsdp", 2, training__fsdp=True) / "model" / "model.safetensors")
+    assert all(torch.equal(again[key], expected[key]) for key in expected)
