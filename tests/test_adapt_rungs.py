@@ -200,9 +200,7 @@ def test_examples_are_said_by_heads_that_were_not_taught_them(monkeypatch: pytes
 def test_auto_takes_words_where_examples_mislead_and_examples_where_words_do() -> None:
     classes, shots = make_task(6, words=0.1, noise=3.0)
     assert climb(classes, shots).best.accuracy == max(r.accuracy or 0 for r in climb(classes, shots).results)
-    good_words, noisy = make_task(3, words=0.05, noise=4.0, seed=3)
-    misled = Shots(noisy.rows, np.roll(noisy.targets, 3, axis=0))  # labels that are wrong throughout
-    assert climb(good_words, misled, ["zero-shot", "nearest-mean"]).results[1].accuracy is not None
+    assert climb(*make_task(6, words=0.01, noise=0.1)).best.name == "zero-shot"  # all are right: what needs least
     bad_words, clear = make_task(6, words=9.0, noise=0.3)
     ladder = climb(bad_words, clear)
     assert ladder.best.name != "zero-shot"

@@ -32,12 +32,12 @@ def class_folders(folder: Path, classnames: Mapping[str, str] | None = None, *, 
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder", hint="give a folder that holds a folder of pictures for each class")
-    found = {path: _composed(path.name) for path in sorted(folder.iterdir()) if path.is_dir()}
+    found = {path: tidy_label(path.name) for path in sorted(folder.iterdir()) if path.is_dir()}
     found = {path: name for path, name in found.items() if not name.startswith(".")}
     if classnames is None:
         labels = {path: name.replace("_", " ").replace("-", " ").strip() for path, name in found.items()}
     else:
-        given = {_composed(name): label.strip() for name, label in classnames.items()}
+        given = {tidy_label(name): label.strip() for name, label in classnames.items()}
         _check_fit(set(found.values()), given)
         labels = {path: given[name] for path, name in found.items()}
     if (classes := len(set(labels.values()))) < at_least:
@@ -53,9 +53,12 @@ def class_folders(folder: Path, classnames: Mapping[str, str] | None = None, *, 
     return labels
 
 
-def _composed(name: str) -> str:
-    """Some systems store Korean names as single letters, which equal no name that somebody typed."""
-    return unicodedata.normalize("NFC", name)
+def tidy_label(name: str) -> str:
+    """A label without white space around it, its letters composed.
+
+    Some systems store Korean names as single letters, which equal no name that somebody typed.
+    """
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def _check_fit(folders: set[str], classnames: Mapping[str, str]) -> None:

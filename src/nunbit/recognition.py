@@ -14,6 +14,7 @@ import numpy as np
 
 from nunbit.encode import Encoder
 from nunbit.errors import UsageError
+from nunbit.head.head import probability_of
 from nunbit.labels.embedding import embed_labels
 from nunbit.text.templates import get_templates
 from nunbit.types import Prediction, Recognition
@@ -143,12 +144,9 @@ class Labels:
     def probability(self, similarity: FloatArray) -> npt.NDArray[np.float64]:
         """What `Prediction.probability` says, for similarities (..., C) of pictures: float64 in [0, 1]."""
         logits = self._logit_scale * similarity.astype(np.float64)
-        if self._logit_bias is not None:
-            sigmoid: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0, -(logits + self._logit_bias)))
-            return sigmoid
-        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        softmax: npt.NDArray[np.float64] = odds / odds.sum(axis=-1, keepdims=True)
-        return softmax
+        if self._logit_bias is None:
+            return probability_of(logits, None, multi_label=False)
+        return probability_of(logits + self._logit_bias, None, multi_label=True)
 
     def predict(self, embedding: FloatArray, top_k: int | None = None) -> tuple[Prediction, ...]:
         """The labels of one picture.

@@ -60,9 +60,15 @@ def calibrate(logits: Logits, targets: Targets, *, multi_label: bool, seed: int 
 
 def mean_likelihood(logits: Logits, targets: Targets, calibration: Calibration | None, multi_label: bool) -> float:
     """Mean log-probability of the truth a picture, in nats."""
+    return float(likelihood(logits, targets, calibration, multi_label).mean())
+
+
+def likelihood(logits: Logits, targets: Targets, calibration: Calibration | None, multi_label: bool) -> Logits:
+    """Log-probability of the truth, in nats: (N, C) → (N,); of several labels the sum."""
     probability = np.clip(probability_of(logits, calibration, multi_label=multi_label), 1e-12, 1 - 1e-12)
     wrong = np.log1p(-probability) if multi_label else 0.0
-    return float(np.where(targets, np.log(probability), wrong).sum(1).mean())
+    found: Logits = np.where(targets, np.log(probability), wrong).sum(1)
+    return found
 
 
 def calibration_error(probability: Logits, targets: Targets) -> float:

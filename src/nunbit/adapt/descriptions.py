@@ -8,13 +8,13 @@ Shapes: C classes, D width.
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nunbit.class_folders import tidy_label
 from nunbit.durable import replace_file
 from nunbit.errors import UsageError
 
@@ -56,7 +56,7 @@ def read_descriptions(path: Path) -> dict[str, tuple[str, ...]]:
         text = path.read_text(encoding="utf-8-sig")
         found = _object(text) or [json.loads(line) for line in text.splitlines() if line.strip()]
         pairs = found.items() if isinstance(found, dict) else [(row["label"], row["descriptions"]) for row in found]
-        read = {_tidy(label): tuple(s.strip() for s in sentences if s.strip()) for label, sentences in pairs}
+        read = {tidy_label(label): tuple(s.strip() for s in sentences if s.strip()) for label, sentences in pairs}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} holds no descriptions: {error}", hint=hint) from error
     read = {label: sentences for label, sentences in read.items() if sentences}
@@ -101,7 +101,3 @@ def _object(text: str) -> dict[str, list[str]] | None:
         return None
     lists = isinstance(content, dict) and all(isinstance(value, list) for value in content.values())
     return content if lists and "label" not in content else None
-
-
-def _tidy(label: str) -> str:
-    return unicodedata.normalize("NFC", label.strip())

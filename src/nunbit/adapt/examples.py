@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nunbit.adapt.ladder import Shots
-from nunbit.class_folders import class_folders, class_pictures
+from nunbit.class_folders import class_folders, class_pictures, tidy_label
 from nunbit.data import SourceConfig, open_source
 from nunbit.data.source import LABEL_COLUMNS
 from nunbit.encode import Encoded, Encoder, encode_stream
@@ -81,7 +80,7 @@ def read_examples(path: str | os.PathLike[str], more_labels: Sequence[str] = ())
     examples = [one for one in found if isinstance(one, Example)]
     rejected = [one for one in found if isinstance(one, Rejected)]
     names = dict.fromkeys(label for one in examples for label in one.labels)
-    classnames = tuple(dict.fromkeys([*names, *map(_tidy, more_labels)]))
+    classnames = tuple(dict.fromkeys([*names, *map(tidy_label, more_labels)]))
     if not examples:
         reason = f"the first was set aside: {rejected[0].reason}" if rejected else "there is no picture"
         raise UsageError(f"{os.fspath(path)} holds no example", hint=reason)
@@ -145,13 +144,8 @@ def _from_table(path: str) -> list[Example | Rejected]:
             found.append(record)
             continue
         name = record.image if isinstance(record.image, str) else record.key
-        found.append(Example(name, record.image, tuple(dict.fromkeys(map(_tidy, record.texts)))))
+        found.append(Example(name, record.image, tuple(dict.fromkeys(map(tidy_label, record.texts)))))
     return found
-
-
-def _tidy(label: str) -> str:
-    """Some systems store Korean names as single letters, which equal no name that somebody typed."""
-    return unicodedata.normalize("NFC", label.strip())
 
 
 def _check_names(classnames: Sequence[str], where: str) -> None:
@@ -220,7 +214,7 @@ def _embedded(
             continue
         fresh.append((digest, item.embedding))
         yield one.name, item.embedding
-        if keep and (len(fresh) == _KEPT_AT_ONCE or done == len(wanted)):
+        if keep and len(fresh) == _KEPT_AT_ONCE:
             cache.write([key for key, _ in fresh], np.stack([row for _, row in fresh]))
             fresh.clear()
     if keep and fresh:

@@ -101,7 +101,6 @@ def fit_head(
     options: FitOptions = FitOptions(),
     *,
     progress: Callable[[int, int], None] | None = None,
-    tell: Callable[[str], None] = lambda _: None,
 ) -> Fitted:
     """Learn from examples.
 
@@ -110,7 +109,6 @@ def fit_head(
         examples: As `nunbit.adapt.examples.read_examples` finds them.
         options: What is tried, and what is promised.
         progress: Told how many pictures are embedded, and of how many.
-        tell: Told what is being done.
 
     Raises:
         UsageError: As in `embed_examples` and `climb`.
@@ -124,7 +122,7 @@ def fit_head(
         prompts=any(RUNGS[name].NEEDS_TOWER for name in rungs if name in RUNGS),
         descriptions=options.descriptions,
     )
-    ladder = climb(classes, shots, rungs, progress=tell)
+    ladder = climb(classes, shots, rungs)
     best = ladder.best
     known = np.isfinite(best.held_out).all(1)
     if not known.any():

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nunbit.adapt.calibration import likelihood
 from nunbit.adapt.folds import ALWAYS_TAUGHT, make_folds
 from nunbit.adapt.prompts import PromptTuning
 from nunbit.adapt.rung import ClassTexts, Rung
@@ -24,7 +25,6 @@ from nunbit.adapt.trained import Adapter, LinearProbe, TipAdapterTrained
 from nunbit.adapt.training_free import Described, NearestMean, TipAdapter, ZeroShot
 from nunbit.errors import UsageError
 from nunbit.head import Head
-from nunbit.head.head import probability_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -106,7 +106,6 @@ def climb(
     rungs: Sequence[str] = ON_EMBEDDINGS,
     *,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> Ladder:
     """Try rungs, and choose.
 
@@ -115,7 +114,6 @@ def climb(
         shots: Examples, of as many classes as have any.
         rungs: Names of `RUNGS`.
         seed: Of how examples are held out.
-        progress: Told of each rung before it is tried.
 
     Raises:
         UsageError: An unknown rung, no rung, or no example.
@@ -127,10 +125,7 @@ def climb(
     if len(shots.rows) == 0:
         raise UsageError("there is no example", hint="give at least one picture of at least one class")
     folds = make_folds(shots.targets, shots.groups, seed=seed)
-    results = []
-    for name in sorted(rungs, key=list(RUNGS).index):
-        progress(name)
-        results.append(_try(RUNGS[name], classes, shots, folds))
+    results = [_try(RUNGS[name], classes, shots, folds) for name in sorted(rungs, key=list(RUNGS).index)]
     return Ladder(tuple(results), _choose(results))
 
 
@@ -198,12 +193,7 @@ def _right(logits: Logits, shots: Shots) -> npt.NDArray[np.float64]:
 
 def _likelihood(logits: Logits, shots: Shots) -> npt.NDArray[np.float64]:
     """(candidates, N, C) → (candidates, N): log-probability of the truth, for choosing between equals."""
-    found = np.empty(logits.shape[:2])
-    for number, one in enumerate(logits):
-        probability = np.clip(probability_of(one, None, multi_label=shots.multi_label), 1e-12, 1 - 1e-12)
-        true = np.where(shots.targets, np.log(probability), np.log1p(-probability) if shots.multi_label else 0.0)
-        found[number] = true.sum(1)
-    return found
+    return np.stack([likelihood(one, shots.targets, None, shots.multi_label) for one in logits])
 
 
 def _best(right: npt.NDArray[np.float64], likely: npt.NDArray[np.float64]) -> int:

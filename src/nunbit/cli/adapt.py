@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nunbit.cli.arguments import engine_option, model_option, open_encoder
+from nunbit.cli.arguments import engine_option, model_option, open_encoder, templates_option
 from nunbit.cli.output import print_json, report_rejected
 
 if TYPE_CHECKING:
@@ -62,12 +62,7 @@ class FitRequest:
 @click.argument("examples", type=click.Path(exists=True))
 @click.option("--into", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the head.")
 @click.option("--labels", default="", help='More classes, that may have no example: "cat,dog".')
-@click.option(
-    "--templates",
-    default="none",
-    show_default=True,
-    help="Sentences around the labels: none, photo, openai7, openai80, siglip or korean.",
-)
+@templates_option
 @click.option(
     "--descriptions",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

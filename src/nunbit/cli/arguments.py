@@ -21,6 +21,13 @@ engine_option = click.option(
     help="What computes: auto (default), torch, openvino[-fp32|-bf16|-int8] or onnxruntime; see `nunbit engines`.",
 )
 
+templates_option = click.option(
+    "--templates",
+    default="none",
+    show_default=True,
+    help="Sentences around the labels: none, photo, openai7, openai80, siglip or korean.",
+)
+
 exact_option = click.option("--exact", is_flag=True, help="Decode JPEGs in full; the answers differ by rounding.")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from nunbit.cli.arguments import engine_option, exact_option, model_option, open_encoder
+from nunbit.cli.arguments import engine_option, exact_option, model_option, open_encoder, templates_option
 from nunbit.cli.output import print_json, report_rejected
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
@@ -61,12 +61,7 @@ class ZeroShotRequest:
 @click.argument("folder", type=FOLDER)
 @model_option
 @engine_option
-@click.option(
-    "--templates",
-    default="none",
-    show_default=True,
-    help="Sentences around the labels: none, photo, openai7, openai80, siglip or korean.",
-)
+@templates_option
 @click.option(
     "--classnames",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

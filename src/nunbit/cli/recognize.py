@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nunbit.cli.arguments import engine_option, exact_option, expand_paths, model_option, no_photograph, open_encoder
+from nunbit.cli.arguments import (
+    engine_option,
+    exact_option,
+    expand_paths,
+    model_option,
+    no_photograph,
+    open_encoder,
+    templates_option,
+)
 from nunbit.cli.output import prediction_row, print_json, report_rejected
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
@@ -69,12 +77,7 @@ class Request:
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--labels", help='Labels between commas: "cat,dog"; or the folder of a label set or a head.')
 @click.option("--labels-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="One label a line.")
-@click.option(
-    "--templates",
-    default="none",
-    show_default=True,
-    help="Sentences around the labels: none, photo, openai7, openai80, siglip or korean.",
-)
+@templates_option
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Labels shown a picture.")
 @model_option
 @engine_option

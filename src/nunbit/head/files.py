@@ -5,6 +5,7 @@ Place in the river: learning writes, recognition and the server read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -169,6 +170,4 @@ def _unknown(head: Head) -> dict[str, Any] | None:
 
 
 def _sha256(content: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(content).hexdigest()

@@ -183,12 +183,12 @@ class Head:
 
 
 def probability_of(logits: Logits, calibration: Calibration | None, *, multi_label: bool) -> Logits:
-    """(N, C) logits → probabilities: a softmax over the classes, or for several labels a sigmoid of each."""
+    """(..., C) logits → probabilities: a softmax over the classes, or for several labels a sigmoid of each."""
     if calibration is not None:
         logits = logits * calibration.factor + calibration.offset
     if multi_label:
         sigmoid: Logits = np.exp(-np.logaddexp(0, -logits))
         return sigmoid
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    softmax: Logits = odds / odds.sum(axis=1, keepdims=True)
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    softmax: Logits = odds / odds.sum(axis=-1, keepdims=True)
     return softmax
