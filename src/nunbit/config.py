@@ -131,12 +131,27 @@ def read_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected names and values")
+    return from_plain(cls, _overridden(content, overrides), where=str(path))
+
+
+def from_overrides(cls: type[T], overrides: Sequence[str], *, where: str) -> T:
+    """Build a dataclass whose fields have defaults from settings alone, ``a.b=value`` each.
+
+    Raises:
+        ConfigError: As in `read_config`.
+    """
+    return from_plain(cls, _overridden({}, overrides), where=where)
+
+
+def _overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
     for override in overrides:
         name, equals, value = override.partition("=")
         if not equals or not name:
             raise ConfigError(f"{override!r} sets nothing", hint="write name=value, as in training.steps=500")
         _put(content, name.split("."), yaml.safe_load(value), name)
-    return from_plain(cls, content, where=str(path))
+    return content
 
 
 def _put(content: dict[str, Any], names: Sequence[str], value: Any, shown: str) -> None:

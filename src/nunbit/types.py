@@ -64,11 +64,14 @@ class Recognition:
         path: Empty for a picture given as pixels or bytes.
         predictions: The labels.
         unknown: Whether it seems to show none of them; None where nothing was learned that could tell.
+        answers: The labels that are possible at the coverage that a head promises, most probable first; none where no
+            single one is probable enough. None where nothing was measured that could promise it.
     """
 
     path: str
     predictions: tuple[Prediction, ...]
     unknown: bool | None = None
+    answers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from nunbit.adapt.descriptions import read_descriptions, write_questions
 from nunbit.adapt.examples import Example, Examples, embed_examples, read_examples
-from nunbit.adapt.fitting import FitOptions, Fitted, class_texts, fit_head
+from nunbit.adapt.fitting import FitOptions, Fitted, class_texts, fit_head, save_fitted
 from nunbit.adapt.ladder import ON_EMBEDDINGS, RUNGS, Ladder, RungResult, Shots, climb
+from nunbit.adapt.promises import Measured, Promises
 from nunbit.adapt.prompts import PromptTuning
 from nunbit.adapt.rung import ClassTexts, Rung
+from nunbit.adapt.towers import FineTuning, LowRankTuning, Towers, TunedHead
 from nunbit.adapt.trained import Adapter, LinearProbe, TipAdapterTrained
 from nunbit.adapt.training_free import Described, NearestMean, TipAdapter, ZeroShot
 
@@ -17,17 +19,23 @@ __all__ = [
     "Described",
     "Example",
     "Examples",
+    "FineTuning",
     "FitOptions",
     "Fitted",
     "Ladder",
     "LinearProbe",
+    "LowRankTuning",
+    "Measured",
     "NearestMean",
+    "Promises",
     "PromptTuning",
     "Rung",
     "RungResult",
     "Shots",
     "TipAdapter",
     "TipAdapterTrained",
+    "Towers",
+    "TunedHead",
     "ZeroShot",
     "class_texts",
     "climb",
@@ -35,5 +43,6 @@ __all__ = [
     "fit_head",
     "read_descriptions",
     "read_examples",
+    "save_fitted",
     "write_questions",
 ]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nunbit.adapt.ladder import Shots
+from nunbit.adapt.near import near_groups
 from nunbit.class_folders import class_folders, class_pictures, tidy_label
 from nunbit.data import SourceConfig, open_source
 from nunbit.data.source import LABEL_COLUMNS
@@ -103,7 +104,7 @@ def embed_examples(
         progress: Told how many pictures are done, and of how many.
 
     Returns:
-        Rows and targets; the examples that they are of; everything that was set aside.
+        Rows and targets, near duplicates in one group; the examples that they are of; everything that was set aside.
 
     Raises:
         UsageError: Nothing is left to learn from.
@@ -124,7 +125,8 @@ def embed_examples(
     targets = np.zeros((len(kept), len(position)), bool)
     for number, one in enumerate(kept):
         targets[number, [position[label] for label in one.labels]] = True
-    shots = Shots(np.stack([rows[one.name] for one in kept]), targets, examples.multi_label)
+    found = np.stack([rows[one.name] for one in kept])
+    shots = Shots(found, targets, examples.multi_label, near_groups([one.image for one in kept], found))
     return shots, kept, (*examples.rejected, *rejected)
 
 

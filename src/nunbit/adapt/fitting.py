@@ -1,30 +1,33 @@
 """Examples and words → the best head: the whole of `nunbit adapt fit`.
 
-Place in the river: `examples` → `ladder` → `calibration` → a head.
+Place in the river: `examples` → `ladder` → `promises` → a head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nunbit.adapt.calibration import calibrate, calibration_error, conformal_threshold
 from nunbit.adapt.descriptions import embed_descriptions
 from nunbit.adapt.examples import Example, Examples, embed_examples
 from nunbit.adapt.ladder import ON_EMBEDDINGS, RUNGS, Ladder, Shots, climb
+from nunbit.adapt.promises import Measured, Promises, keep_promises, negative_rows
 from nunbit.adapt.prompts import open_prompts
 from nunbit.adapt.rung import ClassTexts, unit
-from nunbit.adapt.unknown import set_unknown
-from nunbit.head import Head
-from nunbit.head.head import probability_of
+from nunbit.adapt.towers import Towers, TunedHead
+from nunbit.head import Head, save_head
+from nunbit.head.files import ENCODER
 from nunbit.labels.embedding import embed_labels
+from nunbit.loading import load
 from nunbit.text.templates import get_templates
 from nunbit.types import Rejected
 
 if TYPE_CHECKING:
+    from nunbit.console import ShowProgress
     from nunbit.encode import Encoder
 
 
@@ -36,15 +39,13 @@ class FitOptions:
         templates: Sentences to put the labels into, as in `nunbit.recognition.Labels`.
         descriptions: Sentences by label, for the rung ``descriptions``.
         rungs: Which are tried; one is simply learned.
-        coverage: How often the set of answers shall hold the right one.
-        false_alarms: Share of pictures of the classes that may be called unknown.
+        promises: How sure probabilities, sets of answers and "unknown" are to be.
     """
 
     templates: str | Sequence[str] = "none"
     descriptions: Mapping[str, Sequence[str]] | None = None
     rungs: Sequence[str] = ON_EMBEDDINGS
-    coverage: float = 0.9
-    false_alarms: float = 0.05
+    promises: Promises = field(default_factory=Promises)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,10 +58,8 @@ class Fitted:
         shots: Rows and targets it was learned from.
         examples: The pictures they are of.
         rejected: What was set aside.
-        calibration_error: Of the held-out examples, out of 1: as the rung says it, and calibrated. None where nothing
-            was held out, or a picture may have several labels.
-        set_threshold: A class with at least this probability belongs to the set that holds the right one as often as
-            ``coverage`` says; None as above.
+        measured: What probabilities are worth; None where nothing was held out, or a picture may have several labels.
+        tuned: The picture tower that the head needs, where the best rung changed it.
     """
 
     head: Head
@@ -68,8 +67,8 @@ class Fitted:
     shots: Shots
     examples: tuple[Example, ...]
     rejected: tuple[Rejected, ...]
-    calibration_error: tuple[float, float] | None
-    set_threshold: float | None
+    measured: Measured | None
+    tuned: TunedHead | None
 
 
 def class_texts(
@@ -92,7 +91,7 @@ def class_texts(
     rows = unit(embed_labels(encoder, names, get_templates(templates)))
     tower = open_prompts(encoder, names) if prompts else None
     described = None if descriptions is None else embed_descriptions(encoder, names, rows, descriptions)
-    return ClassTexts(tuple(names), rows, encoder.logit_scale, encoder.logit_bias, tower, described)
+    return ClassTexts(tuple(names), rows, encoder.logit_scale, encoder.logit_bias, prompts=tower, described=described)
 
 
 def fit_head(
@@ -100,7 +99,7 @@ def fit_head(
     examples: Examples,
     options: FitOptions = FitOptions(),
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ShowProgress | None = None,
 ) -> Fitted:
     """Learn from examples.
 
@@ -108,31 +107,48 @@ def fit_head(
         encoder: Any encoder.
         examples: As `nunbit.adapt.examples.read_examples` finds them.
         options: What is tried, and what is promised.
-        progress: Told how many pictures are embedded, and of how many.
+        progress: Told how many pictures are embedded, then how many trainings are done, and of how many.
 
     Raises:
         UsageError: As in `embed_examples` and `climb`.
     """
-    shots, kept, rejected = embed_examples(encoder, examples, progress=progress)
-    rungs = options.rungs
+    embedding = None if progress is None else partial(progress, note="embedding")
+    shots, kept, rejected = embed_examples(encoder, examples, progress=embedding)
+    known = [RUNGS[name] for name in options.rungs if name in RUNGS]
     classes = class_texts(
         encoder,
         examples.classnames,
         options.templates,
-        prompts=any(RUNGS[name].NEEDS_TOWER for name in rungs if name in RUNGS),
+        prompts=any(rung.NEEDS_TOWER for rung in known),
         descriptions=options.descriptions,
     )
-    ladder = climb(classes, shots, rungs)
-    best = ladder.best
-    known = np.isfinite(best.held_out).all(1)
-    if not known.any():
-        return Fitted(best.head, ladder, shots, kept, rejected, None, None)
-    said, targets = best.held_out[known], shots.targets[known]
-    calibration = calibrate(said, targets, multi_label=shots.multi_label)
-    unknown = set_unknown("neighbors", classes, shots, best, false_alarms=options.false_alarms)
-    head = replace(best.head, calibration=calibration, unknown=unknown)
-    if shots.multi_label:
-        return Fitted(head, ladder, shots, kept, rejected, None, None)
-    plain, tuned = (probability_of(said, how, multi_label=False) for how in (None, calibration))
-    errors = calibration_error(plain, targets), calibration_error(tuned, targets)
-    return Fitted(head, ladder, shots, kept, rejected, errors, conformal_threshold(tuned, targets, options.coverage))
+    if any(rung.NEEDS_PICTURES for rung in known):
+        towers = Towers(encoder)
+        classes = replace(classes, towers=towers)
+        shots = replace(shots, inputs=towers.inputs([one.image for one in kept]))
+    negatives = negative_rows(encoder, classes, options.promises, options.templates)
+    ladder = climb(classes, shots, options.rungs, progress=progress)
+    found = ladder.best.head
+    tuned = found if isinstance(found, TunedHead) else None
+    if tuned is not None and shots.inputs is not None:
+        shots = replace(shots, rows=tuned.embed(shots.inputs))
+    head = found.head if isinstance(found, TunedHead) else found
+    head, measured = keep_promises(head, ladder.best.held_out, classes, shots, options.promises, negatives)
+    return Fitted(head, ladder, shots, kept, rejected, measured, tuned)
+
+
+def save_fitted(fitted: Fitted, folder: str | os.PathLike[str], encoder: Encoder, about: Mapping[str, Any]) -> None:
+    """Write the head; where its rung changed the picture tower, with the changed encoder inside of its folder.
+
+    Args:
+        fitted: As `fit_head` gave it.
+        folder: Of the head; made when it is not there.
+        encoder: That `fit_head` was given.
+        about: How it came about, as plain values.
+    """
+    if fitted.tuned is None:
+        save_head(fitted.head, folder, encoder, about)
+        return
+    place = Path(folder) / ENCODER
+    fitted.tuned.save_encoder(place, {"start": encoder.name, "rung": fitted.ladder.best.name})
+    save_head(fitted.head, folder, load(place, engine="torch"), about, inside=True)

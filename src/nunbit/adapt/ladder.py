@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from nunbit.adapt.calibration import likelihood
 from nunbit.adapt.folds import ALWAYS_TAUGHT, make_folds
 from nunbit.adapt.prompts import PromptTuning
 from nunbit.adapt.rung import ClassTexts, Rung
+from nunbit.adapt.towers import FineTuning, LowRankTuning, TunedHead
 from nunbit.adapt.trained import Adapter, LinearProbe, TipAdapterTrained
 from nunbit.adapt.training_free import Described, NearestMean, TipAdapter, ZeroShot
 from nunbit.errors import UsageError
@@ -30,15 +31,29 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from nunbit.adapt.rung import Logits, Targets
+    from nunbit.console import ShowProgress
     from nunbit.types import FloatArray
 
 RUNGS: dict[str, type[Rung]] = {
     rung.NAME: rung
-    for rung in (ZeroShot, Described, NearestMean, TipAdapter, TipAdapterTrained, Adapter, LinearProbe, PromptTuning)
+    for rung in (
+        ZeroShot,
+        Described,
+        NearestMean,
+        TipAdapter,
+        TipAdapterTrained,
+        Adapter,
+        LinearProbe,
+        PromptTuning,
+        LowRankTuning,
+        FineTuning,
+    )
 }
 """From what needs least to what needs most: of equals the first is taken."""
 
-ON_EMBEDDINGS = tuple(name for name, rung in RUNGS.items() if not (rung.NEEDS_TOWER or rung.NEEDS_DESCRIPTIONS))
+ON_EMBEDDINGS = tuple(
+    name for name, rung in RUNGS.items() if not (rung.NEEDS_TOWER or rung.NEEDS_DESCRIPTIONS or rung.NEEDS_PICTURES)
+)
 """Those that need nothing but examples and words, and learn in seconds."""
 
 AT_ONE_SHOT = LinearProbe.NAME
@@ -53,17 +68,29 @@ class Shots:
         targets: (N, C) bool.
         multi_label: A picture may show several classes, or none.
         groups: (N,) pictures of one group are held out together; None: each stands alone.
+        inputs: (N, ...) float32, what `nunbit.adapt.towers.Towers.inputs` makes of the pictures, for rungs that change
+            the picture tower.
     """
 
     rows: FloatArray
     targets: Targets
     multi_label: bool = False
     groups: npt.NDArray[np.int64] | None = None
+    inputs: FloatArray | None = None
+
+    def seen_by(self, rung: type[Rung]) -> FloatArray:
+        """What a rung learns from and judges: embeddings, or the inputs of the tower that it changes."""
+        if not rung.NEEDS_PICTURES:
+            return self.rows
+        if self.inputs is None:
+            raise UsageError(f"{rung.NAME} changes the picture tower and needs its inputs", hint="Shots(inputs=...)")
+        return self.inputs
 
     def part(self, wanted: npt.NDArray[np.bool_]) -> Shots:
         """Some of the examples."""
         groups = None if self.groups is None else self.groups[wanted]
-        return Shots(self.rows[wanted], self.targets[wanted], self.multi_label, groups)
+        inputs = None if self.inputs is None else self.inputs[wanted]
+        return Shots(self.rows[wanted], self.targets[wanted], self.multi_label, groups, inputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +116,7 @@ class RungResult:
     seconds: float
     megabytes: float
     held_out: Logits
-    head: Head
+    head: Head | TunedHead
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +133,7 @@ def climb(
     rungs: Sequence[str] = ON_EMBEDDINGS,
     *,
     seed: int = 0,
+    progress: ShowProgress | None = None,
 ) -> Ladder:
     """Try rungs, and choose.
 
@@ -114,6 +142,7 @@ def climb(
         shots: Examples, of as many classes as have any.
         rungs: Names of `RUNGS`.
         seed: Of how examples are held out.
+        progress: Told how many trainings are done, and of how many: of each rung one a fold, and the last.
 
     Raises:
         UsageError: An unknown rung, no rung, or no example.
@@ -125,7 +154,16 @@ def climb(
     if len(shots.rows) == 0:
         raise UsageError("there is no example", hint="give at least one picture of at least one class")
     folds = make_folds(shots.targets, shots.groups, seed=seed)
-    results = [_try(RUNGS[name], classes, shots, folds) for name in sorted(rungs, key=list(RUNGS).index)]
+    ordered = sorted(rungs, key=list(RUNGS).index)
+    each = folds.max(initial=ALWAYS_TAUGHT) + 2
+    results = []
+    for number, name in enumerate(ordered):
+
+        def done(trainings: int, before: int = number * each, name: str = name) -> None:
+            if progress is not None:
+                progress(before + trainings, each * len(ordered), name)
+
+        results.append(_try(RUNGS[name], classes, shots, folds, done))
     return Ladder(tuple(results), _choose(results))
 
 
@@ -138,8 +176,14 @@ def _choose(results: Sequence[RungResult]) -> RungResult:
     return named.get(AT_ONE_SHOT, results[-1])
 
 
-def _try(rung: type[Rung], classes: ClassTexts, shots: Shots, folds: npt.NDArray[np.int64]) -> RungResult:
-    held_out = _held_out(rung, classes, shots, folds)  # (candidates, N, C)
+def _try(
+    rung: type[Rung],
+    classes: ClassTexts,
+    shots: Shots,
+    folds: npt.NDArray[np.int64],
+    done: Callable[[int], None],
+) -> RungResult:
+    held_out = _held_out(rung, classes, shots, folds, done)  # (candidates, N, C)
     tested = folds != ALWAYS_TAUGHT
     right = _right(held_out[:, tested], shots.part(tested))  # (candidates, tested)
     likely = _likelihood(held_out[:, tested], shots.part(tested))
@@ -153,13 +197,15 @@ def _try(rung: type[Rung], classes: ClassTexts, shots: Shots, folds: npt.NDArray
         interval = wilson(float(honest.mean()), len(honest))
     start = time.perf_counter()
     setting = dict(rung.CANDIDATES[chosen])
-    head = rung(classes, **setting)._learn(shots.rows, shots.targets, shots.multi_label)
+    head = rung(classes, **setting)._learn(shots.seen_by(rung), shots.targets, shots.multi_label)
+    seconds = time.perf_counter() - start
+    done(folds.max(initial=ALWAYS_TAUGHT) + 2)
     return RungResult(
         rung.NAME,
         accuracy,
         interval,
         setting,
-        time.perf_counter() - start,
+        seconds,
         head.bytes / 1e6,
         held_out[chosen],
         head,
@@ -170,15 +216,22 @@ def _folds_of(folds: npt.NDArray[np.int64]) -> list[npt.NDArray[np.bool_]]:
     return [folds == fold for fold in np.unique(folds)]
 
 
-def _held_out(rung: type[Rung], classes: ClassTexts, shots: Shots, folds: npt.NDArray[np.int64]) -> Logits:
+def _held_out(
+    rung: type[Rung],
+    classes: ClassTexts,
+    shots: Shots,
+    folds: npt.NDArray[np.int64],
+    done: Callable[[int], None],
+) -> Logits:
     """What each candidate says of each example when it was not taught it."""
     said: Logits = np.full((len(rung.CANDIDATES), *shots.targets.shape), np.nan)
     for fold in range(folds.max(initial=ALWAYS_TAUGHT) + 1):
         left = folds == fold
         taught = shots.part(~left)
-        heads = rung.path(classes, taught.rows, taught.targets, shots.multi_label)
+        heads = rung.path(classes, taught.seen_by(rung), taught.targets, shots.multi_label)
         for number, head in enumerate(heads):
-            said[number, left] = head.logits(shots.rows[left])
+            said[number, left] = head.logits(shots.seen_by(rung)[left])
+        done(fold + 1)
     return said
 
 

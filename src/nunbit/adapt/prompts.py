@@ -127,9 +127,9 @@ class PromptTuning(Rung):
         inputs = torch.from_numpy(rows)
         bias = (self.classes.logit_bias or 0.0) if multi_label else 0.0
 
-        def logits() -> Tensor:
+        def logits(chosen: Tensor) -> Tensor:
             rows: Tensor = tower.embed(context)
-            return self.classes.logit_scale * inputs @ rows.T + bias
+            return self.classes.logit_scale * inputs[chosen] @ rows.T + bias
 
         descend([context], logits, targets, multi_label, self.settings)
         with torch.no_grad():

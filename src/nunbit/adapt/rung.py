@@ -6,7 +6,7 @@ Shapes: N pictures, C classes, D width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -19,6 +19,7 @@ from nunbit.head.head import probability_of
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from nunbit.adapt.towers import Towers, TunedHead
     from nunbit.types import FloatArray
 
     Logits = npt.NDArray[np.float64]
@@ -45,6 +46,7 @@ class ClassTexts:
         logit_scale: The encoder's factor on similarities.
         logit_bias: What it adds to them, where it judges each label by itself.
         prompts: The text tower, for the rung that learns through it.
+        towers: The picture tower, for rungs that change it.
         described: (C, D) unit rows of words and descriptions together, where there are descriptions.
     """
 
@@ -53,6 +55,7 @@ class ClassTexts:
     logit_scale: float
     logit_bias: float | None = None
     prompts: PromptTower | None = None
+    towers: Towers | None = None
     described: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -84,8 +87,10 @@ class Rung(ABC):
     """It uses `ClassTexts.described`."""
     NEEDS_TOWER: ClassVar[bool] = False
     """It learns through the text tower, `ClassTexts.prompts`: minutes instead of seconds with a large one."""
+    NEEDS_PICTURES: ClassVar[bool] = False
+    """It changes the picture tower, `ClassTexts.towers`: what it is given are no embeddings, but the tower's inputs."""
 
-    head: Head
+    head: Head | TunedHead
 
     def __init__(self, classes: ClassTexts, **settings: Any) -> None:
         unknown = settings.keys() - self.DEFAULTS.keys()
@@ -129,12 +134,14 @@ class Rung(ABC):
         return labels
 
     @classmethod
-    def path(cls, classes: ClassTexts, rows: FloatArray, targets: Targets, multi_label: bool) -> list[Head]:
+    def path(
+        cls, classes: ClassTexts, rows: FloatArray, targets: Targets, multi_label: bool
+    ) -> Sequence[Head | TunedHead]:
         """What is learned with each of the ``CANDIDATES``; rungs that can learn them together do."""
         return [cls(classes, **one)._learn(rows, targets, multi_label) for one in cls.CANDIDATES]
 
     @abstractmethod
-    def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head:
+    def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head | TunedHead:
         """(N, D) rows and (N, C) targets → a head."""
 
 

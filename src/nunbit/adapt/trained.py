@@ -5,7 +5,7 @@ Shapes: N examples, C classes, D width, H width inside of the adapter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -61,8 +61,8 @@ class TipAdapterTrained(Rung):
         said = torch.from_numpy(base.logits(rows)).float()
         keys = torch.from_numpy(cache.keys.copy()).requires_grad_(True)
 
-        def logits() -> Tensor:
-            return said + cache.alpha * torch.exp(-cache.beta * (1 - inputs @ keys.T)) @ values
+        def logits(chosen: Tensor) -> Tensor:
+            return said[chosen] + cache.alpha * torch.exp(-cache.beta * (1 - inputs[chosen] @ keys.T)) @ values
 
         descend([keys], logits, targets, multi_label, self.settings)
         return with_cache(base, Cache(keys.detach().numpy(), cache.values, cache.alpha, cache.beta))
@@ -84,9 +84,10 @@ class Adapter(Rung):
         up = (hidden**-0.5 * torch.randn(width, hidden, generator=generator)).requires_grad_(True)
         inputs, weights, bias = (torch.from_numpy(one) for one in (rows, base.weights, base.bias))
 
-        def logits() -> Tensor:
-            changed = torch.relu(torch.relu(inputs @ down.T) @ up.T)
-            return functional.normalize((1 - ratio) * inputs + ratio * changed, dim=1) @ weights.T + bias
+        def logits(chosen: Tensor) -> Tensor:
+            given = inputs[chosen]
+            changed = torch.relu(torch.relu(given @ down.T) @ up.T)
+            return functional.normalize((1 - ratio) * given + ratio * changed, dim=1) @ weights.T + bias
 
         descend([down, up], logits, targets, multi_label, self.settings)
         adapter = FeatureAdapter(down.detach().numpy(), up.detach().numpy(), ratio)
@@ -131,25 +132,44 @@ def _probe(
 
 
 def descend(
-    parameters: Sequence[Tensor],
-    logits: Callable[[], Tensor],
+    parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
+    logits: Callable[[Tensor], Tensor],
     targets: Targets,
     multi_label: bool,
     settings: Mapping[str, Any],
 ) -> None:
-    """Minimize the cross-entropy of ``logits()`` over ``parameters`` by AdamW, the rate falling in half a cosine.
+    """Minimize a cross-entropy by AdamW, the rate falling in half a cosine.
 
-    All examples are in every step: few of them fit, and nothing depends on their order.
+    Args:
+        parameters: What learns, or groups of it with rates of their own.
+        logits: Positions of examples (B,) → their (B, C) logits, with gradients.
+        targets: (N, C) bool.
+        multi_label: Each class is judged by itself.
+        settings: ``steps``, ``learning_rate``, and ``batch_size``: so many examples a step, in an order that is always
+            the same; without it all examples are in every step.
     """
     steps, rate = settings["steps"], settings["learning_rate"]
     optimizer = torch.optim.AdamW(parameters, lr=rate, eps=1e-4, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     truth = torch.from_numpy(targets)
-    for _ in range(steps):
+    for chosen in _batches(len(truth), steps, settings.get("batch_size")):
         optimizer.zero_grad()
-        _cross_entropy(logits(), truth, multi_label).backward()  # type: ignore[no-untyped-call]
+        _cross_entropy(logits(chosen), truth[chosen], multi_label).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+
+
+def _batches(count: int, steps: int, size: int | None) -> Iterator[Tensor]:
+    if size is None or size >= count:
+        yield from [torch.arange(count)] * steps
+        return
+    generator = torch.Generator().manual_seed(0)
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        if len(order) < size:
+            order = torch.cat([order, torch.randperm(count, generator=generator)])
+        yield order[:size]
+        order = order[size:]
 
 
 def _cross_entropy(logits: Tensor, truth: Tensor, multi_label: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """Setting the line between known and unknown on the examples alone, and choosing words that are no class.
 
-Shapes: N examples, C classes, M words, D width.
+Shapes: N examples, K of them held out, C classes, M words, D width.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from nunbit.head.unknown import Unknown, Way, energy, nearness, share_of_classes
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from nunbit.adapt.ladder import RungResult, Shots
-    from nunbit.adapt.rung import ClassTexts
+    from nunbit.adapt.ladder import Shots
+    from nunbit.adapt.rung import ClassTexts, Logits
     from nunbit.types import FloatArray
 
 FAR_ENOUGH = 0.85
@@ -26,7 +26,7 @@ def set_unknown(
     way: Way,
     classes: ClassTexts,
     shots: Shots,
-    best: RungResult,
+    said: Logits,
     *,
     false_alarms: float,
     negatives: FloatArray | None = None,
@@ -37,7 +37,7 @@ def set_unknown(
         way: As in `nunbit.head.unknown.Unknown`.
         classes: The head's.
         shots: Its examples.
-        best: The rung that won, with what it said of examples that it was not taught.
+        said: (K, C) what the head's rung said of examples that it was not taught.
         false_alarms: Share of known pictures that may be called unknown, in (0, 1).
         negatives: (M, D) rows of words that are no class, as `far_words` chooses them.
     """
@@ -48,7 +48,7 @@ def set_unknown(
             own = shots.groups[:, None] == shots.groups[None, :]
         found, rows, positives = nearness(shots.rows, shots.rows, without=own), shots.rows, empty
     elif way == "energy":
-        found, rows, positives = energy(best.held_out[np.isfinite(best.held_out).all(1)]), empty, empty
+        found, rows, positives = energy(said), empty, empty
     else:
         assert negatives is not None
         found = share_of_classes(shots.rows, classes.rows, negatives, classes.logit_scale)

@@ -37,7 +37,7 @@ class FitRequest:
     templates: str
     descriptions: Path | None
     rungs: str
-    coverage: float
+    settings: tuple[str, ...]
     model: str
     engine: str | None
     as_json: bool
@@ -72,14 +72,14 @@ class FitRequest:
     "--rungs",
     default="auto",
     show_default=True,
-    help="What is tried, between commas; auto: what takes seconds; all: prompt tuning, too.",
+    help="What is tried, between commas; auto: what takes seconds; all: prompt and tower tuning, too.",
 )
 @click.option(
-    "--coverage",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.9,
-    show_default=True,
-    help="How often a set of answers shall hold the right one.",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What is promised: coverage=0.9, unknown=neighbors|energy|negatives|none, false_alarms=0.05, negatives=FILE.",
 )
 @model_option
 @engine_option
@@ -96,25 +96,26 @@ def fit(**options: Any) -> None:
       nunbit adapt fit labels.csv --into shop.head --labels "cup,plate" --templates photo
       nunbit adapt fit products/ --into products.head --rungs zero-shot,linear-probe --json
     """
-    from nunbit.adapt import FitOptions, fit_head, read_descriptions, read_examples
+    from nunbit.adapt import FitOptions, Promises, fit_head, read_descriptions, read_examples, save_fitted
+    from nunbit.config import from_overrides
     from nunbit.console import progress_bar
-    from nunbit.head import save_head
     from nunbit.text.templates import get_templates
 
     request = FitRequest(**options)
     get_templates(request.templates)  # checked before a model is loaded
+    promises = from_overrides(Promises, request.settings, where="--set")
     examples = read_examples(request.examples, request.more_labels())
     descriptions = None if request.descriptions is None else read_descriptions(request.descriptions)
     how = FitOptions(
         templates=request.templates,
         descriptions=descriptions,
         rungs=request.wanted_rungs(),
-        coverage=request.coverage,
+        promises=promises,
     )
     encoder = open_encoder(request.model, request.engine)
-    with progress_bar("embedding") as show:
+    with progress_bar("learning") as show:
         fitted = fit_head(encoder, examples, how, progress=show)
-    save_head(fitted.head, request.into, encoder, _about(request, fitted, encoder))
+    save_fitted(fitted, request.into, encoder, _about(request, fitted, encoder))
     report_rejected(fitted.rejected)
     if request.as_json:
         print_json(_about(request, fitted, encoder))
@@ -157,7 +158,8 @@ def _about(request: FitRequest, fitted: Fitted, encoder: Encoder) -> dict[str, A
         }
         for result in fitted.ladder.results
     ]
-    errors = fitted.calibration_error
+    measured, answers = fitted.measured, fitted.head.answers
+    errors = None if measured is None else [measured.plain_error, measured.calibrated_error]
     return {
         "rung": fitted.ladder.best.name,
         "classes": len(fitted.head.classnames),
@@ -167,8 +169,8 @@ def _about(request: FitRequest, fitted: Fitted, encoder: Encoder) -> dict[str, A
         "templates": request.templates,
         "rungs": rows,
         "calibration_error": None if errors is None else [round(error, 4) for error in errors],
-        "coverage": request.coverage,
-        "set_threshold": fitted.set_threshold,
+        "coverage": None if answers is None else answers.coverage,
+        "answer_threshold": None if answers is None else answers.threshold,
     }
 
 
@@ -189,6 +191,8 @@ def _print_table(fitted: Fitted) -> None:
         click.echo(f"{mark} {result.name:16}{accuracy:>12}  {interval:^13}{result.seconds:9.2f}{result.megabytes:8.2f}")
     if fitted.ladder.best.accuracy is None:
         click.echo("\nNothing could be held out: give two pictures of each class to compare rungs and to calibrate.")
-    elif fitted.calibration_error is not None:
-        before, after = (100 * error for error in fitted.calibration_error)
+    elif fitted.measured is not None:
+        before, after = 100 * fitted.measured.plain_error, 100 * fitted.measured.calibrated_error
         click.echo(f"\nProbabilities are off by {after:.1f} points on average; before calibration by {before:.1f}.")
+    if fitted.tuned is not None:
+        click.echo("The picture tower was changed, and is kept with the head.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from nunbit.cli.arguments import (
     engine_option,
     exact_option,
     expand_paths,
-    model_option,
     no_photograph,
     open_encoder,
     templates_option,
@@ -26,7 +24,6 @@ from nunbit.types import Recognition, Rejected
 
 if TYPE_CHECKING:
     from nunbit.encode import Encoder
-    from nunbit.head import Head
     from nunbit.types import FloatArray
 
 
@@ -39,7 +36,7 @@ class Request:
     labels_file: Path | None
     templates: str
     top_k: int
-    model: str
+    model: str | None
     engine: str | None
     sheet: Path | None
     exact: bool
@@ -51,6 +48,7 @@ class Request:
         if (self.labels is None) == (self.labels_file is None):
             raise UsageError("give either --labels or --labels-file", hint='for example --labels "cat,dog,coffee"')
         if self.labels_file is None:
+            _check_no_folder(self.labels or "")
             return (self.labels or "").split(",")
         try:
             lines = self.labels_file.read_text(encoding="utf-8-sig").splitlines()
@@ -72,6 +70,14 @@ class Request:
         folder = Path(self.labels or "")
         return folder if self.labels and self.labels_file is None and is_head(folder) else None
 
+    def encoder(self) -> Encoder:
+        """The model that was asked for; else the head's own, else the starter."""
+        from nunbit.head import encoder_of
+
+        head = self.head()
+        model = self.model or (encoder_of(head) if head is not None else "starter")
+        return open_encoder(model, self.engine)
+
 
 @click.command("recognize")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
@@ -79,7 +85,7 @@ class Request:
 @click.option("--labels-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="One label a line.")
 @templates_option
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Labels shown a picture.")
-@model_option
+@click.option("--model", help="Name, folder or hub id; by default the starter, or what a head was made with.")
 @engine_option
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with pictures and bars.")
 @exact_option
@@ -109,8 +115,7 @@ def command(**options: Any) -> int:
         if request.sheet is not None:
             done.append(item)
         if request.as_json:
-            row: dict[str, Any] = {"path": item.path, "predictions": [prediction_row(p) for p in item.predictions]}
-            print_json(row if item.unknown is None else row | {"unknown": item.unknown})
+            print_json(_row(item))
         else:
             words = "  ".join(f"{p.label} {p.probability:.0%}" for p in item.predictions)
             words = f"unknown, or {words}" if item.unknown else words
@@ -139,7 +144,7 @@ def _run(request: Request) -> Iterator[Recognition | Rejected]:
             files.append(path)
     if not files:
         raise no_photograph(request.paths)
-    encoder = open_encoder(request.model, request.engine)
+    encoder = request.encoder()
     answer = _answerer(request, encoder)
     stream = encode_stream(encoder, files, exact=request.exact)
     for item in track(stream, label="recognizing", total=len(files)):
@@ -159,7 +164,7 @@ def _answerer(request: Request, encoder: Encoder) -> Callable[[str, FloatArray],
         if request.templates != "none":
             raise UsageError("--templates has no effect on a head", hint="give it to `nunbit adapt fit`")
         head = load_head(learned, encoder)
-        return partial(_by_head, head, request.top_k)
+        return lambda path, embedding: head.recognize(embedding, request.top_k, path=path)
     folder = request.label_set()
     if folder is None:
         given = Labels(encoder, request.classnames(), templates=request.templates)
@@ -175,9 +180,25 @@ def _answerer(request: Request, encoder: Encoder) -> Callable[[str, FloatArray],
     return lambda path, embedding: Recognition(path, kept.predict(embedding[None], request.top_k)[0])
 
 
-def _by_head(head: Head, top_k: int, path: str, embedding: FloatArray) -> Recognition:
-    unknown = head.is_unknown(embedding[None])
-    return Recognition(path, head.predict(embedding, top_k), None if unknown is None else bool(unknown[0]))
+def _check_no_folder(labels: str) -> None:
+    """Refuse what is meant as a folder: it would become a label that is never right."""
+    path = Path(labels)
+    meant = path.suffix in (".head", ".labels") or ("/" in labels and path.parent.is_dir())
+    if "," in labels or not (meant or path.is_dir()):
+        return
+    what = "holds neither a label set nor a head" if path.exists() else "is not there"
+    hint = "`nunbit labels build` makes label sets, `nunbit adapt fit` heads; labels stand between commas"
+    raise UsageError(f"the folder {labels} {what}", hint=hint)
+
+
+def _row(item: Recognition) -> dict[str, Any]:
+    """The documented JSON form."""
+    row: dict[str, Any] = {"path": item.path, "predictions": [prediction_row(one) for one in item.predictions]}
+    if item.unknown is not None:
+        row["unknown"] = item.unknown
+    if item.answers is not None:
+        row["answers"] = list(item.answers)
+    return row
 
 
 def _write(sheet: Path, done: list[Recognition]) -> None:

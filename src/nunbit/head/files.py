@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from nunbit.durable import replace_file
 from nunbit.errors import EncoderMismatch, StoreError, StoreNotFound
-from nunbit.head.head import Cache, Calibration, FeatureAdapter, Head
+from nunbit.head.head import AnswerSets, Cache, Calibration, FeatureAdapter, Head
 from nunbit.head.unknown import Unknown
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
     from nunbit.encode import Encoder
 
 FORMAT = 1
-DESCRIPTION, TENSORS = "head.json", "head.safetensors"
+DESCRIPTION, TENSORS, ENCODER = "head.json", "head.safetensors", "encoder"
 
 
-def save_head(head: Head, folder: str | os.PathLike[str], encoder: Encoder, about: Mapping[str, Any]) -> None:
+def save_head(
+    head: Head, folder: str | os.PathLike[str], encoder: Encoder, about: Mapping[str, Any], *, inside: bool = False
+) -> None:
     """Write a head.
 
     Args:
@@ -37,6 +40,7 @@ def save_head(head: Head, folder: str | os.PathLike[str], encoder: Encoder, abou
             of the tensors: a folder whose writing was stopped is told from a whole one.
         encoder: Whose embeddings it takes.
         about: How it came about, as plain values.
+        inside: The encoder is the model folder `ENCODER` of the head's own.
     """
     from safetensors.numpy import save
 
@@ -45,11 +49,12 @@ def save_head(head: Head, folder: str | os.PathLike[str], encoder: Encoder, abou
     tensors = save(_tensors(head))
     described = {
         "format": FORMAT,
-        "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint},
+        "encoder": {"name": ENCODER if inside else encoder.name, "fingerprint": encoder.fingerprint, "inside": inside},
         "classnames": list(head.classnames),
         "multi_label": head.multi_label,
         "numbers": _numbers(head),
         "unknown": _unknown(head),
+        "answers": None if head.answers is None else asdict(head.answers),
         "sha256": _sha256(tensors),
         "about": dict(about),
     }
@@ -85,6 +90,16 @@ def describe_head(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(described)
 
 
+def encoder_of(folder: str | os.PathLike[str]) -> str:
+    """What `nunbit.load` takes for the encoder of a head: its name, or a folder inside of the head's.
+
+    Raises:
+        StoreNotFound, StoreError: As in `describe_head`.
+    """
+    owner = describe_head(folder)["encoder"]
+    return os.path.join(folder, ENCODER) if owner.get("inside") else str(owner.get("name", ""))
+
+
 def load_head(folder: str | os.PathLike[str], encoder: Encoder) -> Head:
     """Read a head for its encoder.
 
@@ -103,7 +118,7 @@ def load_head(folder: str | os.PathLike[str], encoder: Encoder) -> Head:
         raise EncoderMismatch(
             f"the head in {os.fspath(folder)} was made with {owner.get('name', '?')} "
             f"({owner['fingerprint'][:12]}), not with {encoder.name} ({encoder.fingerprint[:12]})",
-            hint=f"use --model {owner.get('name', '?')}, or make the head again with `nunbit adapt fit`",
+            hint=f"use --model {encoder_of(folder)}, or make the head again with `nunbit adapt fit`",
         )
     path = Path(folder) / TENSORS
     try:
@@ -138,6 +153,7 @@ def _head(described: Mapping[str, Any], content: bytes) -> Head:
         multi_label=bool(described["multi_label"]),
         calibration=calibration,
         unknown=unknown,
+        answers=None if described["answers"] is None else AnswerSets(**described["answers"]),
     )
 
 

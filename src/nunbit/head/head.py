@@ -14,7 +14,7 @@ import numpy as np
 
 from nunbit.errors import UsageError
 from nunbit.head.unknown import Unknown
-from nunbit.types import Prediction
+from nunbit.types import Prediction, Recognition
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -82,6 +82,20 @@ class Calibration:
     offset: Logits
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerSets:
+    """From which probability on a class is among the answers, so that these hold the right one as often as is said.
+
+    Attributes:
+        threshold: In [0, 1]; 0 where there were too few examples to promise anything: then every class is an answer.
+        coverage: How often the answers hold the right class, of pictures like the examples (split conformal,
+            arXiv 2107.07511).
+    """
+
+    threshold: float
+    coverage: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
     """Classes over the embeddings of one encoder.
@@ -95,6 +109,7 @@ class Head:
         multi_label: Each class is judged by itself, so that a picture may have several or none; else they compete.
         calibration: None before it is known: probabilities are not calibrated then.
         unknown: How what belongs to no class is told; None: everything belongs to some class.
+        answers: Which classes are possible answers; None: that was not measured.
     """
 
     classnames: tuple[str, ...]
@@ -105,6 +120,7 @@ class Head:
     multi_label: bool = False
     calibration: Calibration | None = None
     unknown: Unknown | None = None
+    answers: AnswerSets | None = None
 
     def __post_init__(self) -> None:
         classes = len(self.classnames)
@@ -173,13 +189,28 @@ class Head:
         Raises:
             UsageError: ``top_k`` is below 1.
         """
+        return self.recognize(embedding, top_k).predictions
+
+    def recognize(self, embedding: FloatArray, top_k: int | None = None, *, path: str = "") -> Recognition:
+        """`predict`, with all that the head knows of one picture: whether it is unknown, and its possible answers.
+
+        Args:
+            embedding: (D,) unit row of the head's encoder.
+            top_k: Predictions that are kept; the possible answers are not cut.
+            path: Where the picture is.
+        """
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is {top_k}, it must be at least 1")
         probability = self.probability(embedding[None])[0]
         length = np.linalg.norm(self.weights, axis=1)
         cosines = self.weights @ embedding / np.maximum(length, 1e-12)
-        best = np.argsort(-probability, kind="stable")[:top_k]
-        return tuple(Prediction(self.classnames[n], float(probability[n]), float(cosines[n])) for n in best)
+        order = np.argsort(-probability, kind="stable")
+        predictions = [Prediction(self.classnames[n], float(probability[n]), float(cosines[n])) for n in order[:top_k]]
+        answers = None
+        if self.answers is not None:
+            answers = tuple(self.classnames[n] for n in order if probability[n] >= self.answers.threshold)
+        unknown = self.is_unknown(embedding[None])
+        return Recognition(path, tuple(predictions), None if unknown is None else bool(unknown[0]), answers)
 
 
 def probability_of(logits: Logits, calibration: Calibration | None, *, multi_label: bool) -> Logits:
