@@ -1,54 +1,36 @@
 """The ladder of `nunbit.adapt` on photographs that nobody chose for it: every rung, and what the examples chose.
 
-Usage: python benchmarks/few_shots.py --data ../shared/data [--model NAME] [--sets clothing,...] [--page]
+Usage: python benchmarks/few_shots.py --data ../shared/data [--model NAME] [--sets clothing,...] [--rungs a,b] [--page]
 
 Protocol: k in {1, 2, 4, 8, 16} pictures a class are drawn from the training photographs, five times with other seeds.
 Rungs, settings and ``auto`` see these and the labels' words alone. Each head is then measured on the test photographs,
 which are used for nothing else: what had to be chosen was chosen with ``--dev``. Where a class has fewer than k
 training photographs, all of them are taken.
-
-Sets: clothing (10 classes), grocery (81 products), grocery-coarse (the same photographs by kind of product), and
-pcb (the defects of circuit boards, cut out of the photographs, by kind; boards are divided in half, by name).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import nunbit
-from nunbit.adapt import ON_EMBEDDINGS, ClassTexts, Example, Examples, Shots, class_texts, climb, embed_examples
+from nunbit.adapt import ON_EMBEDDINGS, RUNGS, Shots, Towers, climb
+from nunbit.adapt.towers import TunedHead
 from nunbit.console import track
-from PIL import Image
+from nunbit.head import Head
 
 from pages import Page, table
-
-if TYPE_CHECKING:
-    from nunbit.encode import Encoder
+from sorted_sets import SETS, Sorted, draw, read_sorted
 
 KS = (1, 2, 4, 8, 16)
 SEEDS = range(5)
 AUTO = "auto"
-DEFECTS = {1: "open", 2: "short", 3: "mouse bite", 4: "spur", 5: "copper", 6: "pin hole"}
-AROUND = 24
-"""Pixels of the board that stay around a defect."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sorted:
-    """A set: what may teach, and what is measured on."""
-
-    classes: ClassTexts
-    train: Shots
-    test: Shots
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,50 +50,43 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="holds clothing/, grocery/ and deeppcb/")
     parser.add_argument("--model", default="starter")
     parser.add_argument("--sets", default=",".join(SETS), help=f"between commas: {', '.join(SETS)}")
+    parser.add_argument("--rungs", default=",".join(ON_EMBEDDINGS), help=f"between commas, of: {', '.join(RUNGS)}")
     parser.add_argument("--dev", action="store_true", help="to choose by: divide the training photographs in half")
     parser.add_argument("--page", action="store_true", help="write benchmarks/results")
     options = parser.parse_args()
     encoder = nunbit.load(options.model)
     page = Page("few-shots", f"Learning from k pictures a class: {encoder.name}")
     page.add("Accuracy on the test photographs, %, mean of five draws; after ± the deviation of one draw.")
+    rungs = options.rungs.split(",")
+    towers = Towers(encoder) if any(RUNGS[name].NEEDS_PICTURES for name in rungs) else None
     for name in options.sets.split(","):
         with tempfile.TemporaryDirectory() as scratch:
-            data = SETS[name](encoder, options.data, Path(scratch))
+            data = read_sorted(name, encoder, options.data, Path(scratch), towers)
         if options.dev:
-            teaches = np.random.default_rng(0).random(len(data.train.rows)) < 0.5
-            data = Sorted(data.classes, data.train.part(teaches), data.train.part(~teaches))
-        trials = list(track(_trials(data), label=name, total=len(KS) * len(SEEDS)))
+            data = data.dev()
+        trials = list(track(_trials(data, rungs), label=name, total=len(KS) * len(SEEDS)))
         page.add(_section(name, data, trials))
     page.close(to_file=options.page)
 
 
-def _trials(data: Sorted) -> Iterator[Trial]:
+def _trials(data: Sorted, rungs: Sequence[str]) -> Iterator[Trial]:
     for shots in KS:
         for seed in SEEDS:
-            yield _trial(data, shots, seed)
+            yield _trial(data, rungs, shots, seed)
 
 
-def _trial(data: Sorted, shots: int, seed: int) -> Trial:
+def _trial(data: Sorted, rungs: Sequence[str], shots: int, seed: int) -> Trial:
     chosen = draw(data.train, shots, seed)
     start = time.perf_counter()
-    ladder = climb(data.classes, data.train.part(chosen))
+    ladder = climb(data.classes, data.train.part(chosen), rungs)
     seconds = time.perf_counter() - start
-    accuracy = {result.name: _accuracy(result.head.logits(data.test.rows), data.test) for result in ladder.results}
+    accuracy = {result.name: _accuracy(result.head, data.test) for result in ladder.results}
     return Trial(shots, seed, accuracy | {AUTO: accuracy[ladder.best.name]}, ladder.best.name, seconds)
 
 
-def draw(shots: Shots, count: int, seed: int) -> np.ndarray:
-    """(N,) bool: so many examples of each class, or all of a class that has fewer."""
-    rng = np.random.default_rng([seed, count])
-    chosen = np.zeros(len(shots.rows), bool)
-    for one in range(shots.targets.shape[1]):
-        members = np.flatnonzero(shots.targets[:, one])
-        chosen[rng.permutation(members)[:count]] = True
-    return chosen
-
-
-def _accuracy(logits: np.ndarray, shots: Shots) -> float:
-    return 100 * float((logits.argmax(1) == shots.targets.argmax(1)).mean())
+def _accuracy(head: Head | TunedHead, shots: Shots) -> float:
+    rows = shots.inputs if isinstance(head, TunedHead) else shots.rows
+    return 100 * float((head.logits(rows).argmax(1) == shots.targets.argmax(1)).mean())
 
 
 def _section(name: str, data: Sorted, trials: Sequence[Trial]) -> str:
@@ -120,8 +95,7 @@ def _section(name: str, data: Sorted, trials: Sequence[Trial]) -> str:
         for rung, value in trial.accuracy.items():
             by_rung[rung][trial.shots].append(value)
     rows = [
-        [rung, *(f"{np.mean(by_rung[rung][k]):.1f} ± {np.std(by_rung[rung][k]):.1f}" for k in KS)]
-        for rung in (*ON_EMBEDDINGS, AUTO)
+        [rung, *(f"{np.mean(by_rung[rung][k]):.1f} ± {np.std(by_rung[rung][k]):.1f}" for k in KS)] for rung in by_rung
     ]
     means = {
         rung: float(np.mean([value for values in found.values() for value in values]))
@@ -150,57 +124,6 @@ def _half_interval(trial: Trial, data: Sorted) -> float:
 
 def _most(names: Sequence[str]) -> str:
     return max(sorted(set(names)), key=names.count)
-
-
-def _from_folders(encoder: Encoder, folder: Path, labels: dict[str, str] | None) -> Sorted:
-    parts = []
-    for part in ("train", "test"):
-        found = [
-            Example(str(path), str(path), (labels[path.parent.name] if labels else _words(path.parent.name),))
-            for path in sorted((folder / part).glob("*/*"))
-        ]
-        parts.append(found)
-    return _sorted(encoder, *parts)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace("-", " ")
-
-
-def _sorted(encoder: Encoder, train: list[Example], test: list[Example]) -> Sorted:
-    names = tuple(dict.fromkeys(one.labels[0] for one in train))
-    shots = [embed_examples(encoder, Examples(names, tuple(part), False, ()))[0] for part in (train, test)]
-    return Sorted(class_texts(encoder, names), *shots)
-
-
-def _coarse(encoder: Encoder, data: Path, _: Path) -> Sorted:
-    lines = (data / "grocery/classes.jsonl").read_text(encoding="utf-8").splitlines()
-    kinds = {Path(row["image"]).stem: _words(row["coarse"]) for row in map(json.loads, lines)}
-    return _from_folders(encoder, data / "grocery", kinds)
-
-
-def _defects(encoder: Encoder, data: Path, scratch: Path) -> Sorted:
-    boards = sorted((data / "deeppcb/boxes").glob("*.txt"))
-    parts: list[list[Example]] = [[], []]
-    for number, board in enumerate(boards):
-        with Image.open(data / f"deeppcb/images/{board.stem}_test.jpg") as opened:
-            picture = opened.convert("RGB")
-        for place, line in enumerate(board.read_text().split("\n")):
-            if not line.strip():
-                continue
-            left, top, right, bottom, kind = map(int, line.replace(",", " ").split())
-            file = scratch / f"{board.stem}-{place}.png"
-            picture.crop((left - AROUND, top - AROUND, right + AROUND, bottom + AROUND)).save(file)
-            parts[number % 2].append(Example(str(file), str(file), (f"{DEFECTS[kind]} on a circuit board",)))
-    return _sorted(encoder, *parts)
-
-
-SETS: dict[str, Callable[[Encoder, Path, Path], Sorted]] = {
-    "clothing": lambda encoder, data, _: _from_folders(encoder, data / "clothing", None),
-    "grocery": lambda encoder, data, _: _from_folders(encoder, data / "grocery", None),
-    "grocery-coarse": _coarse,
-    "pcb": _defects,
-}
 
 
 if __name__ == "__main__":

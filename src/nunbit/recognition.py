@@ -14,7 +14,7 @@ import numpy as np
 
 from nunbit.encode import Encoder
 from nunbit.errors import UsageError
-from nunbit.head.head import probability_of
+from nunbit.head.head import Judged, probability_of
 from nunbit.labels.embedding import embed_labels
 from nunbit.text.templates import get_templates
 from nunbit.types import Prediction, Recognition
@@ -58,7 +58,7 @@ def recognize(
     labels = Labels(encoder, classnames, templates=templates)
     rows = encoder.encode_image(images, exact=exact)
     names = [os.fspath(image) if isinstance(image, (str, os.PathLike)) else "" for image in images]
-    return [Recognition(name, labels.predict(row, top_k)) for name, row in zip(names, rows, strict=True)]
+    return [labels.recognize(row, top_k, path=name) for name, row in zip(names, rows, strict=True)]
 
 
 class Labels:
@@ -147,6 +147,15 @@ class Labels:
         if self._logit_bias is None:
             return probability_of(logits, None, multi_label=False)
         return probability_of(logits + self._logit_bias, None, multi_label=True)
+
+    def judge(self, embeddings: FloatArray) -> Judged:
+        """(N, D) unit rows of the same encoder → all that the labels say of them; nothing is unknown to labels."""
+        similarity = self.similarities(embeddings)
+        return Judged(similarity.argmax(1), self.probability(similarity), similarity)
+
+    def recognize(self, embedding: FloatArray, top_k: int | None = None, *, path: str = "") -> Recognition:
+        """`predict`, as a value that says which picture it is of."""
+        return Recognition(path, self.predict(embedding, top_k))
 
     def predict(self, embedding: FloatArray, top_k: int | None = None) -> tuple[Prediction, ...]:
         """The labels of one picture.

@@ -168,7 +168,7 @@ def _answerer(request: Request, encoder: Encoder) -> Callable[[str, FloatArray],
     folder = request.label_set()
     if folder is None:
         given = Labels(encoder, request.classnames(), templates=request.templates)
-        return lambda path, embedding: Recognition(path, given.predict(embedding, request.top_k))
+        return lambda path, embedding: given.recognize(embedding, request.top_k, path=path)
 
     from nunbit.labels import LabelSet
     from nunbit.labels.folder import check_templates

@@ -71,7 +71,7 @@ def _show_limits(context: click.Context, _: click.Parameter, values: tuple[str, 
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; any but loopback needs keys.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any free one.")
 @click.option("--keys", type=click.Path(dir_okay=False, path_type=Path), help="File of keys, by default in the index.")
-@click.option("--labels", "label_sets", multiple=True, type=_WITHIN, help="Label set to offer; repeatable.")
+@click.option("--labels", "label_sets", multiple=True, type=_WITHIN, help="Label set or head to offer; repeatable.")
 @click.option("--model", help="For an index that does not exist yet; otherwise it knows its own.")
 @engine_option
 @click.option(

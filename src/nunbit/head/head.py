@@ -97,6 +97,23 @@ class AnswerSets:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What labels, or a head, say of many pictures.
+
+    Attributes:
+        best: (N,) positions of the labels that fit best.
+        probability: (N, C) in [0, 1].
+        similarity: (N, C) cosines.
+        unknown: (N,) whether a picture belongs to none; None where that cannot be told.
+    """
+
+    best: npt.NDArray[np.intp]
+    probability: Logits
+    similarity: FloatArray
+    unknown: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Head:
     """Classes over the embeddings of one encoder.
 
@@ -176,6 +193,13 @@ class Head:
         found: npt.NDArray[np.bool_] = self.unknown.familiarity(rows, self.logits(rows)) < self.unknown.threshold
         return found
 
+    def judge(self, rows: FloatArray) -> Judged:
+        """(N, D) unit rows of the head's encoder → all that it says of them."""
+        probability = self.probability(rows)
+        length = np.linalg.norm(self.weights, axis=1)
+        cosines = rows @ self.weights.T / np.maximum(length, 1e-12)
+        return Judged(probability.argmax(1), probability, cosines, self.is_unknown(rows))
+
     def predict(self, embedding: FloatArray, top_k: int | None = None) -> tuple[Prediction, ...]:
         """The classes of one picture, most probable first; of equals the one that was named first.
 
@@ -201,16 +225,15 @@ class Head:
         """
         if top_k is not None and top_k < 1:
             raise UsageError(f"top_k is {top_k}, it must be at least 1")
-        probability = self.probability(embedding[None])[0]
-        length = np.linalg.norm(self.weights, axis=1)
-        cosines = self.weights @ embedding / np.maximum(length, 1e-12)
+        judged = self.judge(embedding[None])
+        probability, cosines = judged.probability[0], judged.similarity[0]
         order = np.argsort(-probability, kind="stable")
         predictions = [Prediction(self.classnames[n], float(probability[n]), float(cosines[n])) for n in order[:top_k]]
         answers = None
         if self.answers is not None:
             answers = tuple(self.classnames[n] for n in order if probability[n] >= self.answers.threshold)
-        unknown = self.is_unknown(embedding[None])
-        return Recognition(path, tuple(predictions), None if unknown is None else bool(unknown[0]), answers)
+        unknown = None if judged.unknown is None else bool(judged.unknown[0])
+        return Recognition(path, tuple(predictions), unknown, answers)
 
 
 def probability_of(logits: Logits, calibration: Calibration | None, *, multi_label: bool) -> Logits:

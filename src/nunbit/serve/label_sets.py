@@ -1,4 +1,4 @@
-"""Label sets of a server: small ones, made through the API and kept in the index's folder; large ones, built before."""
+"""Label sets of a server: small ones, made through the API and kept in the index's folder; large ones and heads."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from nunbit.durable import replace_file
 from nunbit.errors import StoreError
+from nunbit.head import is_head, load_head
 from nunbit.labels import LabelSet
 from nunbit.recognition import check_labels
 from nunbit.serve.problems import Problem
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nunbit.encode import Encoder
+    from nunbit.head import Head
 
 FOLDER = "label-sets"
 MOST_SETS = 1000
@@ -35,7 +37,7 @@ class KeptLabels:
         name: Unique.
         count: Of its labels.
         templates: The name of their templates.
-        labels: None for a large one.
+        labels: None for a large one, and for a head.
     """
 
     name: str
@@ -50,26 +52,32 @@ class LabelSets:
     Args:
         index: The index's folder.
         encoder: The index's.
-        large: Name → folder of a set that was built by `LabelSet.build`.
+        made: Name → folder of a set that was built by `LabelSet.build`, or of a head.
 
     Raises:
-        EncoderMismatch: A large one was built with another encoder.
+        EncoderMismatch: One of them was made with another encoder.
     """
 
-    def __init__(self, index: Path, encoder: Encoder, large: Mapping[str, Path]) -> None:
+    def __init__(self, index: Path, encoder: Encoder, made: Mapping[str, Path]) -> None:
         self._folder = index / FOLDER
-        self._large = {name: LabelSet.open(folder, encoder) for name, folder in large.items()}
+        self._heads = {name: load_head(folder, encoder) for name, folder in made.items() if is_head(folder)}
+        self._large = {name: LabelSet.open(folder, encoder) for name, folder in made.items() if not is_head(folder)}
         self._lock = threading.Lock()
         self._small = {kept.name: kept for kept in map(_read, sorted(self._folder.glob("*.json")))}
 
     def all(self) -> list[KeptLabels]:
         """By name."""
-        large = [KeptLabels(name, len(found), "", None) for name, found in self._large.items()]
-        return sorted([*large, *self._small.values()], key=lambda kept: kept.name)
+        made = [KeptLabels(name, len(found), "", None) for name, found in self._large.items()]
+        made += [KeptLabels(name, len(head.classnames), "", None) for name, head in self._heads.items()]
+        return sorted([*made, *self._small.values()], key=lambda kept: kept.name)
 
     def large(self, name: str | None) -> LabelSet | None:
         """A large set, None when there is none of this name."""
         return None if name is None else self._large.get(name)
+
+    def head(self, name: str | None) -> Head | None:
+        """A head, None when there is none of this name."""
+        return None if name is None else self._heads.get(name)
 
     def get(self, name: str) -> KeptLabels:
         """A set.
@@ -101,7 +109,7 @@ class LabelSets:
         get_templates(templates)
         kept = KeptLabels(name, len(checked), templates, tuple(checked))
         with self._lock:
-            if name in self._large or (new and name in self._small):
+            if self._is_fixed(name) or (new and name in self._small):
                 raise Problem(409, "name_taken", f"there is a label set {name!r} already", "choose another", "name")
             if name not in self._small and len(self._small) >= MOST_SETS:
                 raise Problem(400, "too_many_sets", f"there are {MOST_SETS} label sets already", "delete some")
@@ -115,15 +123,18 @@ class LabelSets:
         """Forget a set that was made through the API.
 
         Raises:
-            Problem: 404; 403 for a large one.
+            Problem: 404; 403 for one that was made before.
         """
         with self._lock:
-            if name in self._large:
+            if self._is_fixed(name):
                 raise Problem(403, "fixed_set", f"{name!r} was given when the server was started")
             if name not in self._small:
                 raise _no_set(name)
             self._file(name).unlink(missing_ok=True)
             del self._small[name]
+
+    def _is_fixed(self, name: str) -> bool:
+        return name in self._large or name in self._heads
 
     def _file(self, name: str) -> Path:
         digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()  # names of any language fit on any disk

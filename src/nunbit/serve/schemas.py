@@ -235,7 +235,7 @@ class ItemBody(BaseModel):
 
 
 class PredictionBody(BaseModel):
-    """A label of a picture. The probability is over the labels given, not calibrated."""
+    """A label of a picture. The probability is over the labels given; calibrated only by a head."""
 
     label: str
     probability: float
@@ -291,11 +291,13 @@ class AddedAnswer(BaseModel):
 
 
 class RecognizedBody(BaseModel):
-    """The labels of one picture, most probable first."""
+    """The labels of one picture, most probable first; only a head tells unknown ones, and possible answers."""
 
     index: int
     item: str | None = None
     predictions: list[PredictionBody]
+    unknown: bool | None = None
+    answers: list[str] | None = None
 
 
 class RecognizeAnswer(BaseModel):

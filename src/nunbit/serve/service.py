@@ -36,13 +36,15 @@ from nunbit.serve.remote import FETCHES, Fetcher, is_url
 from nunbit.serve.thumbnails import Thumbnails
 from nunbit.serve.writer import Writer, no_item
 from nunbit.text.templates import get_templates
+from nunbit.types import Recognition
 
 if TYPE_CHECKING:
     from nunbit.encode import Encoder
+    from nunbit.head import Head
     from nunbit.images import ImageInfo
     from nunbit.index import Item
     from nunbit.serve.settings import Settings
-    from nunbit.types import FloatArray, Prediction
+    from nunbit.types import FloatArray
 
 _log = logging.getLogger("nunbit")
 T = TypeVar("T")
@@ -223,15 +225,15 @@ class Service:
 
     async def predictor(
         self, names: Sequence[str], label_set: str | None, templates: str | None
-    ) -> Callable[[FloatArray, int], tuple[Prediction, ...]]:
+    ) -> Callable[[FloatArray, int], Recognition]:
         """What names a picture: an embedding (D,) and a number of labels → its best labels."""
         if large := self.label_sets.large(label_set):
-            return lambda row, top_k: large.predict(row[None], top_k)[0]
-        given = await self.small_labels(names, label_set, templates)
-        return given.predict
+            return lambda row, top_k: Recognition("", large.predict(row[None], top_k)[0])
+        given = await self.judge(names, label_set, templates)
+        return given.recognize
 
-    async def small_labels(self, names: Sequence[str], label_set: str | None, templates: str | None) -> Labels:
-        """Labels given in a request, or those of a kept set.
+    async def judge(self, names: Sequence[str], label_set: str | None, templates: str | None) -> Labels | Head:
+        """Labels given in a request, those of a kept set, or a head.
 
         Raises:
             Problem: 400, both or neither are given; 404, no such set; 400, a set of too many labels.
@@ -241,6 +243,8 @@ class Service:
             raise Problem(400, "bad_request", message, 'write "labels": ["cat", "dog"]', "labels")
         if label_set is None:
             return await self.labels(names, templates or "none")
+        if head := self.label_sets.head(label_set):
+            return head
         kept = self.label_sets.get(label_set)
         if kept.labels is None:
             raise Problem(400, "too_many_labels", f"{label_set!r} has too many labels to sort by", param="label_set")

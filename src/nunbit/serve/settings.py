@@ -60,7 +60,7 @@ class Settings:
         origins: Web origins that may call from a browser; none by default.
         hosts: Names by which the server may be called; loopback names and ``host`` always may.
         fetch: Whether pictures are fetched from public http and https URLs that requests name.
-        label_sets: Name → folder of a label set that was built before.
+        label_sets: Name → folder of a label set or a head that was made before.
         limits: See there.
     """
 

@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from nunbit.head import Head
     from nunbit.recognition import Labels
     from nunbit.serve.collection import View
 
@@ -34,13 +35,13 @@ class Sorted:
 
 
 def sort_by_labels(
-    view: View, labels: Labels, mask: npt.NDArray[np.bool_] | None, min_probability: float, min_similarity: float
+    view: View, labels: Labels | Head, mask: npt.NDArray[np.bool_] | None, min_probability: float, min_similarity: float
 ) -> Sorted:
     """Put each picture into the bin of its best label, or into the unknown bin.
 
     Args:
         view: The collection.
-        labels: C of them.
+        labels: C of them, or a head; what the head calls unknown is in no bin of a label.
         mask: (N,) bool: which rows take part; all by default.
         min_probability: A best label that is less probable is none.
         min_similarity: The same for its cosine.
@@ -53,13 +54,15 @@ def sort_by_labels(
     sure = np.empty(len(rows), np.float64)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         some = slice(start, start + _ROWS_AT_ONCE)
-        similarity = labels.similarities(view.vectors[rows[some]])  # (some of N, C)
-        probability = labels.probability(similarity)
-        place = similarity.argmax(axis=1)[:, None]
-        best[some] = place[:, 0]
-        sure[some] = np.take_along_axis(probability, place, 1)[:, 0]
-        unlike = np.take_along_axis(similarity, place, 1)[:, 0] < min_similarity
-        best[some][unlike | (sure[some] < min_probability)] = UNKNOWN
+        judged = labels.judge(view.vectors[rows[some]])
+        place = judged.best[:, None]
+        best[some] = judged.best
+        sure[some] = np.take_along_axis(judged.probability, place, 1)[:, 0]
+        none = np.take_along_axis(judged.similarity, place, 1)[:, 0] < min_similarity
+        none |= sure[some] < min_probability
+        if judged.unknown is not None:
+            none |= judged.unknown
+        best[some][none] = UNKNOWN
     order = np.argsort(-sure, kind="stable")
     rows, best = rows[order], best[order]
     return Sorted(len(rows), {label: rows[best == label] for label in [*range(len(labels.classnames)), UNKNOWN]})

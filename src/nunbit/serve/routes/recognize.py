@@ -33,10 +33,11 @@ from nunbit.serve.schemas import (
 from nunbit.serve.sorting import UNKNOWN, sort_by_labels
 
 if TYPE_CHECKING:
+    from nunbit.head import Head
     from nunbit.recognition import Labels
     from nunbit.serve.collection import View
     from nunbit.serve.service import Service
-    from nunbit.types import FloatArray
+    from nunbit.types import FloatArray, Recognition
 
 router = APIRouter(tags=["recognition"])
 _EXAMPLE = {"images": ["data:image/png;base64,..."], "labels": ["cat", "dog", "고양이"], "top_k": 2}
@@ -52,7 +53,7 @@ _SHOWN = 5
     openapi_extra=body_of(RecognizeRequest, _EXAMPLE, files="Pictures; they come before those of images."),
 )
 async def recognize(request: Request, service: Serving) -> RecognizeAnswer:
-    """Say which labels fit pictures best. The probabilities are over the labels given, not calibrated."""
+    """Say which labels fit pictures best. Probabilities are over the labels given; only a head's are calibrated."""
     wanted, files = await parse_with_files(request, RecognizeRequest)
     check_count(service, len(files) + len(wanted.images) + len(wanted.items), "pictures")
     if not files and not wanted.images and not wanted.items:
@@ -65,7 +66,7 @@ async def recognize(request: Request, service: Serving) -> RecognizeAnswer:
 
     def answer() -> list[RecognizedBody]:
         return [
-            RecognizedBody(index=number, item=name, predictions=[*map(prediction_body, predict(row, wanted.top_k))])
+            _recognized(number, name, predict(row, wanted.top_k))
             for number, (name, row) in enumerate(zip(names, rows, strict=True))
         ]
 
@@ -82,13 +83,23 @@ async def recognize(request: Request, service: Serving) -> RecognizeAnswer:
 async def sort_items(request: Request, service: Serving) -> SortAnswer:
     """Sort all pictures of the collection by labels, into a bin for each and one for unknown."""
     wanted = await parse(request, SortRequest)
-    labels = await service.small_labels(wanted.labels, wanted.label_set, wanted.templates)
+    labels = await service.judge(wanted.labels, wanted.label_set, wanted.templates)
     if wanted.bin is not None and wanted.bin >= len(labels.classnames):
         raise Problem(400, "bad_request", f"there are {len(labels.classnames)} labels, counted from 0", param="bin")
     return await service.in_thread(_sorted, service, labels, wanted)
 
 
-def _sorted(service: Service, labels: Labels, wanted: SortRequest) -> SortAnswer:
+def _recognized(number: int, item: str | None, found: Recognition) -> RecognizedBody:
+    return RecognizedBody(
+        index=number,
+        item=item,
+        predictions=[*map(prediction_body, found.predictions)],
+        unknown=found.unknown,
+        answers=None if found.answers is None else list(found.answers),
+    )
+
+
+def _sorted(service: Service, labels: Labels | Head, wanted: SortRequest) -> SortAnswer:
     view = service.collection.view
     mask = select(view, wanted.filter)
     found = sort_by_labels(view, labels, mask, wanted.min_probability, wanted.min_similarity)
@@ -109,7 +120,7 @@ def _sorted(service: Service, labels: Labels, wanted: SortRequest) -> SortAnswer
     )
 
 
-def _sorted_item(service: Service, view: View, labels: Labels, row: int) -> SortedItem:
+def _sorted_item(service: Service, view: View, labels: Labels | Head, row: int) -> SortedItem:
     predictions = [prediction_body(prediction) for prediction in labels.predict(view.vectors[row], _SHOWN)]
     return SortedItem(**item_body(service, view.items[row]).model_dump(), predictions=predictions)
 
