@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from index_fakes import FakeTowers, make_encoder, picture
 from nunbit.adapt import (
     FitOptions,
+    Promises,
     class_texts,
     embed_examples,
     fit_head,
@@ -22,8 +23,8 @@ from nunbit.adapt import (
     write_questions,
 )
 from nunbit.cli import nunbit as command_line
-from nunbit.errors import EncoderMismatch, StoreError, StoreNotFound, UsageError
-from nunbit.head import Cache, Calibration, FeatureAdapter, Head, Unknown, is_head, load_head, save_head
+from nunbit.errors import ConfigError, EncoderMismatch, StoreError, StoreNotFound, UsageError
+from nunbit.head import AnswerSets, Cache, Calibration, FeatureAdapter, Head, Unknown, is_head, load_head, save_head
 
 
 @pytest.fixture
@@ -132,6 +133,7 @@ def make_head() -> Head:
         adapter=FeatureAdapter(draw(2, 8), draw(8, 2), 0.25),
         calibration=Calibration(np.array([0.5, 1.0, 2.0]), np.array([0.0, 0.1, -0.1])),
         unknown=Unknown("neighbors", 0.3, 0.05, draw(5, 8), draw(0, 8)),
+        answers=AnswerSets(0.3, 0.9),
     )
 
 
@@ -142,8 +144,8 @@ def test_a_head_comes_back_as_it_was(tmp_path: Path) -> None:
     again = load_head(tmp_path / "head", encoder)
     np.testing.assert_array_equal(again.probability(rows), head.probability(rows))
     np.testing.assert_array_equal(again.is_unknown(rows), head.is_unknown(rows))
-    assert again.classnames == head.classnames
-    plain = replace(head, cache=None, adapter=None, calibration=None, unknown=None, multi_label=True)
+    assert again.classnames == head.classnames and again.answers == head.answers
+    plain = replace(head, cache=None, adapter=None, calibration=None, unknown=None, answers=None, multi_label=True)
     save_head(plain, tmp_path / "head", encoder, {})
     np.testing.assert_array_equal(load_head(tmp_path / "head", encoder).probability(rows), plain.probability(rows))
 
@@ -202,10 +204,51 @@ def test_fit_and_recognize_on_the_command_line(
     assert ran.exit_code == 0, ran.output
     assert {row["label"] for row in json.loads(ran.stdout)["predictions"]} == {"plate", "빨간 컵", "a spoon"}
     assert json.loads(ran.stdout)["unknown"] in (True, False)
+    assert set(json.loads(ran.stdout)["answers"]) <= {"plate", "빨간 컵", "a spoon"}
+    for meant in (str(tmp_path / "mine.head"), "mine.head", str(sorted_pictures)):
+        ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", meant])
+        assert ran.exit_code == 2 and f"the folder {meant}" in ran.output
     ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", str(into), "--templates", "photo"])
     assert ran.exit_code == 2 and "no effect on a head" in ran.output
     ran = CliRunner().invoke(command_line, ["adapt", "fit", str(sorted_pictures), "--into", str(into), "--rungs", "x"])
     assert ran.exit_code == 2 and "there is no rung 'x'" in ran.output
+
+
+def test_promises_are_settings(sorted_pictures: Path, tmp_path: Path) -> None:
+    encoder, examples = make_encoder(), read_examples(sorted_pictures)
+    (tmp_path / "words.txt").write_text("plate\na dog\na house in the woods\n하늘\n\n", encoding="utf-8")
+    for way in ("neighbors", "energy", "negatives", "none"):
+        promises = Promises(unknown=way, negatives=str(tmp_path / "words.txt"), coverage=0.75)  # type: ignore[arg-type]
+        head = fit_head(encoder, examples, FitOptions(rungs=["nearest-mean"], promises=promises)).head
+        assert head.answers is not None and head.answers.coverage == 0.75
+        save_head(head, tmp_path / way, encoder, {})
+        again = load_head(tmp_path / way, encoder)
+        rows = encoder.encode_image([str(path) for path in sorted(sorted_pictures.glob("*/*"))])
+        if way == "none":
+            assert again.is_unknown(rows) is None
+            continue
+        found = again.is_unknown(rows)
+        assert found is not None and again.unknown is not None and again.unknown.way == way
+        np.testing.assert_array_equal(found, head.is_unknown(rows))
+    with pytest.raises(UsageError, match="cannot be read"):
+        fit_head(encoder, examples, FitOptions(promises=Promises(unknown="negatives", negatives="/nowhere")))
+    with pytest.raises(ConfigError, match="coverage is 1"):
+        Promises(coverage=1)
+    ran = CliRunner().invoke(
+        command_line, ["adapt", "fit", str(sorted_pictures), "--into", "x", "--set", "unknwon=none"]
+    )
+    assert ran.exit_code != 0 and "did you mean 'unknown'" in ran.output
+
+
+def test_answers_are_what_is_probable_enough() -> None:
+    head = replace(make_head(), answers=AnswerSets(0.2, 0.9))
+    rows = np.random.default_rng(3).normal(size=(20, 8)).astype(np.float32)
+    for row in rows:
+        found = head.recognize(row, 1, path="a.jpg")
+        likely = {name for name, p in zip(head.classnames, head.probability(row[None])[0], strict=True) if p >= 0.2}
+        assert found.path == "a.jpg" and len(found.predictions) == 1
+        assert found.answers is not None and set(found.answers) == likely
+        assert found.unknown == bool(head.is_unknown(row[None])[0])  # type: ignore[index]
 
 
 def test_descriptions_go_out_as_questions_and_come_back(sorted_pictures: Path, tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ def test_what_is_far_from_all_examples_is_unknown() -> None:
     ladder = climb(classes, shots, ["linear-probe"])
     for way in ("neighbors", "energy", "negatives"):
         negatives = strange[:30] if way == "negatives" else None
-        found = set_unknown(way, classes, shots, ladder.best, false_alarms=0.1, negatives=negatives)
+        found = set_unknown(way, classes, shots, ladder.best.held_out, false_alarms=0.1, negatives=negatives)
         head = replace(ladder.best.head, unknown=found)
         logits = head.logits(strange[30:])
         assert auroc(found.familiarity(fresh, head.logits(fresh)), found.familiarity(strange[30:], logits)) > 0.8

@@ -15,7 +15,7 @@ import pytest
 from nunbit.cli import COMMANDS
 
 NUNBIT = [str(Path(sys.executable).with_name("nunbit"))]
-CHEAP = ("index", "search", "recognize", "models", "doctor", "demo")
+CHEAP = ("index", "search", "adapt fit", "recognize", "models", "doctor", "demo")
 
 
 def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -34,6 +34,16 @@ def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "more").mkdir()
     shutil.copy(photos / "astronaut.png", folder / "more" / "one.jpg")
     (folder / "labels.txt").write_text("cat\n\n커피\n", encoding="utf-8")
+    for name, label in {"chelsea.png": "cat", "coffee.png": "커피"}.items():
+        (folder / "products" / label).mkdir(parents=True)
+        shutil.copy(photos / name, folder / "products" / label)
+    (folder / "labels.csv").write_text("image,label\nphoto.jpg,cat\nquery.jpg,커피\n", encoding="utf-8")
+    for made in (
+        ("labels", "build", "labels.txt", "--into", "nouns.labels"),
+        ("adapt", "fit", "products", "--into", "products.head"),
+    ):
+        result = run(*made, cwd=folder)
+        assert result.returncode == 0, result.stderr
     (folder / "photos" / "깨진\n사진.jpg").write_bytes(b"")
     result = run("index", "photos/", "--into", "photos.nunbit", cwd=folder)
     assert result.returncode == 0, result.stderr
@@ -49,7 +59,7 @@ def test_help_is_there_for_every_command() -> None:
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_examples_of_the_help_run(name: str, folder: Path) -> None:
-    for line in re.findall(r"^\s+nunbit (.*)$", run(name, "--help").stdout, re.M):
+    for line in re.findall(r"^\s+nunbit (.*)$", run(*name.split(), "--help").stdout, re.M):
         result = run(*shlex.split(line), cwd=folder)
         assert result.returncode == ("--strict" in line), (line, result.stderr)
 

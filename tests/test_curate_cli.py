@@ -20,10 +20,10 @@ from PIL import Image
 from curate_fakes import names, record, scene
 from nunbit.cli import nunbit as cli
 from nunbit.curate import CurationConfig, curate
-from nunbit.curate.figures import Histogram, draw_histogram
 from nunbit.curate.output import Origin, write_curation
 from nunbit.curate.report import report_page
 from nunbit.data import SourceConfig, open_source
+from nunbit.pages.histograms import Histogram, draw_histogram
 from nunbit.types import ImageText
 
 
@@ -140,7 +140,7 @@ def test_the_page_is_one_file_and_nothing_in_it_is_taken_for_html(pairs: Path, t
 
 
 def test_the_page_stays_small_whatever_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nunbit.curate.report._ALL_THUMBNAILS", 12_000)
+    monkeypatch.setattr("nunbit.pages.thumbnails._ALL", 12_000)
     records = [record(tmp_path, f"{n}.png", scene(n), f"the scene {n}") for n in range(20)]
     assert len(report_page(curate(records, CurationConfig(min_side=300)))) < 20_000
     empty = report_page(curate([], CurationConfig()))

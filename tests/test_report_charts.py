@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nunbit.training.report_charts import Chart, Series, bucketed, draw_chart, moving_average, shown_number
+from nunbit.pages.charts import Chart, Series, bucketed, draw_chart, moving_average, shown_number
 from nunbit.training.report_curves import make_charts
 
 HOSTILE = "<script>alert(1)</script>'\"]&\x00\u202e\ud800"

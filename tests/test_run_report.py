@@ -21,9 +21,9 @@ import pytest
 from PIL import Image
 
 from nunbit.errors import UsageError
+from nunbit.pages.charts import BUCKETS
 from nunbit.training.metrics import MetricLog
 from nunbit.training.report import write_report
-from nunbit.training.report_charts import BUCKETS
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=alert(2)></style>\ud800\x00\u202e`x` & 눈빛 👩\u200d🔧"
 KNOWN = {"loss": 2.0, "learning_rate": 1e-4, "logit_scale": 14.3, "gradient_norm": 1.0, "samples_per_second": 800.0}

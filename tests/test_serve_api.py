@@ -14,6 +14,7 @@ from openai import OpenAI
 from PIL import Image
 
 from index_fakes import FakeTowers, make_encoder, picture
+from nunbit.head import AnswerSets, Head, Unknown, save_head
 from nunbit.index import Index
 from nunbit.serve.keys import KeyFile, Scope
 from nunbit.serve.settings import Limits, Settings
@@ -193,3 +194,41 @@ def test_health_costs_one_check_a_second(folder: Path) -> None:
         assert [client("GET", "/healthz").status for _ in range(20)] == [200] * 20
         assert towers.encoded - before <= 3  # 20 calls take well below 3 seconds
         assert client("GET", "/readyz").status == 200
+
+
+def test_a_head_is_offered_like_a_label_set(folder: Path, tmp_path: Path) -> None:
+    encoder = make_encoder()
+    index = tmp_path / "x.nunbit"
+    with Index.open(index, encoder) as made:
+        made.add([folder / "album"])
+    weights = 20 * encoder.encode_text(["one", "another one", "a third one"])
+    head = Head(
+        ("컵", "plate", "spoon"),
+        weights,
+        np.zeros(3, np.float32),
+        unknown=Unknown("energy", 8.0, 0.05, weights[:0], weights[:0]),
+        answers=AnswerSets(0.2, 0.9),
+    )
+    save_head(head, tmp_path / "products.head", encoder, {})
+    with serving(Settings(index, port=0, label_sets={"products": tmp_path / "products.head"})) as client:
+        (kept,) = client("GET", "/v1/labels").json["data"]
+        assert (kept["name"], kept["count"], kept["labels"]) == ("products", 3, None)
+        item = client("GET", "/v1/items").json["data"][0]["id"]
+        said = client("POST", "/v1/recognize", {"items": [item], "label_set": "products"}).json["data"][0]
+        (row,) = client("POST", "/v1/recognize", {"items": [item], "labels": ["x"]}).json["data"]
+        assert row["unknown"] is None and row["answers"] is None  # words alone cannot tell
+        bins = client("POST", "/v1/recognize/items", {"label_set": "products"}).json
+        assert client("DELETE", "/v1/labels/products").status == 403
+        assert client("PUT", "/v1/labels/products", {"labels": ["a"]}).status == 409
+    with Index.open(index, encoder) as made, made.snapshot() as parts:
+        vectors = {one.id: row for items, rows in parts for one, row in zip(items, rows, strict=True)}
+    expected = head.recognize(vectors[item])
+    assert said["predictions"][0]["label"] == expected.predictions[0].label
+    assert said["predictions"][0]["probability"] == pytest.approx(expected.predictions[0].probability, abs=1e-5)
+    assert (said["unknown"], tuple(said["answers"])) == (expected.unknown, expected.answers)
+    judged = head.judge(np.stack(list(vectors.values())))
+    assert judged.unknown is not None and 0 < judged.unknown.sum() < len(vectors)
+    counts = {one["label"]: one["count"] for one in bins["data"]}
+    assert counts[None] == judged.unknown.sum()
+    for number, name in enumerate(head.classnames):
+        assert counts[name] == (~judged.unknown & (judged.best == number)).sum()

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import html
-import io
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from PIL import Image
-
 from nunbit.curate.curation import Curation
-from nunbit.curate.figures import Histogram, draw_funnel, draw_histogram
+from nunbit.curate.figures import draw_funnel
 from nunbit.curate.filters import FILTERS
 from nunbit.curate.pool import Dropped
-from nunbit.errors import ImageError
-from nunbit.images import open_image
+from nunbit.pages.histograms import Histogram, draw_histogram
+from nunbit.pages.thumbnails import Thumbnails
 from nunbit.picture_files import one_line
 from nunbit.types import ImageText
 
@@ -26,8 +21,6 @@ T = TypeVar("T")
 
 _SHOWN = 6  # examples of a filter
 _KEPT_SHOWN = 18
-_SIDE = 176
-_ALL_THUMBNAILS = 2_400_000  # characters; a page of 3 MB opens at once everywhere
 _LONG = 300  # characters of a text that are shown
 
 _HEAD = """<!doctype html>
@@ -69,7 +62,7 @@ _TAIL = "</body></html>\n"
 
 def report_page(curation: Curation) -> str:
     """The page, at most 3 MB."""
-    thumbnails = _Thumbnails()
+    thumbnails = Thumbnails()
     images = {record.key: record.image for record in curation.pool.records}
     parts = [_HEAD, _summary(curation), draw_funnel(_funnel(curation)), _plots(curation)]
     by_filter: defaultdict[str, list[Dropped]] = defaultdict(list)
@@ -130,7 +123,7 @@ def _plots(curation: Curation) -> str:
 
 
 def _section(
-    name: str, items: Sequence[Dropped], thumbnails: _Thumbnails, image_of: Callable[[str], str | bytes | None]
+    name: str, items: Sequence[Dropped], thumbnails: Thumbnails, image_of: Callable[[str], str | bytes | None]
 ) -> Iterator[str]:
     """Some examples of what one filter took out."""
     pairs = any(item.twin for item in items)
@@ -154,40 +147,11 @@ def _section(
     yield "</div>\n"
 
 
-def _kept_card(record: ImageText, thumbnails: _Thumbnails) -> str:
+def _kept_card(record: ImageText, thumbnails: Thumbnails) -> str:
     picture = thumbnails.tag(record.image, record.key)
     more = f" (+{len(record.texts) - 1})" if len(record.texts) > 1 else ""
     text = _shown(record.texts[0]) if record.texts else ""
     return f'<div class="card">{picture}<p>{text}{more}</p><p class="name">{_shown(record.key)}</p></div>\n'
-
-
-class _Thumbnails:
-    """Thumbnails as long as there is room for them."""
-
-    def __init__(self) -> None:
-        self._left = _ALL_THUMBNAILS
-        self._made: dict[str | bytes, str] = {}
-
-    def tag(self, image: str | bytes, name: str) -> str:
-        """The picture as an ``img``; empty when it cannot be shown."""
-        source = self._made.get(image) or self._make(image)
-        if not source or len(source) > self._left:
-            return ""
-        self._left -= len(source)
-        return f'<img alt="{_shown(os.path.basename(name))}" src="{source}">'
-
-    def _make(self, image: str | bytes) -> str:
-        if not image or self._left <= 0:
-            return ""
-        try:
-            picture, _ = open_image(image, needed=lambda width, height: (min(width, _SIDE), min(height, _SIDE)))
-        except ImageError:  # broken ones are shown by their reason
-            return ""
-        picture.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=72)
-        self._made[image] = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-        return self._made[image]
 
 
 def _some(items: Iterable[T], key: Callable[[T], str], count: int) -> list[T]:

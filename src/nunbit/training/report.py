@@ -6,25 +6,21 @@ is escaped, cut to a bounded length, and shown in a bounded number, so that a pa
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nunbit.durable import replace_file
-from nunbit.picture_files import one_line
-from nunbit.training.report_charts import draw_chart, shown_number
+from nunbit.pages.charts import draw_chart, shown_number
+from nunbit.pages.page import headline, make_page, section, shown_text
 from nunbit.training.report_curves import VALIDATION, column, make_charts, recalls_at_1
-from nunbit.training.report_examples import draw_matrices, draw_retrieval, shown_text
+from nunbit.training.report_examples import draw_matrices, draw_retrieval
 from nunbit.training.report_run import Diagnosis, Run, read_run
 from nunbit.types import Rejected
 
@@ -52,49 +48,26 @@ def write_report(folder: Path) -> Path:
     Raises:
         UsageError: It holds neither a configuration nor a metric log.
     """
-    page = "".join(_page(read_run(folder))).encode("utf-8", "backslashreplace")
+    run = read_run(folder)
+    page = make_page(f"{run.name}: training run", _body(run))
     replace_file(folder / REPORT, lambda file: file.write(page))
     return folder / REPORT
 
 
-def _page(run: Run) -> Iterator[str]:
-    style, script = _part("report.css"), _part("report.js")
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    yield (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        f"style-src 'unsafe-inline'; script-src 'sha256-{allowed}'\">\n"
-        f"<title>{escape(one_line(run.name[:_LONG]))}: training run</title>\n"
-        f"<style>\n{style}</style></head><body>\n"
-    )
+def _body(run: Run) -> Iterator[str]:
     charts, left_out = make_charts(run.rows)
     if left_out:
         run.notes.append(f"{len(left_out):,} further numbers of the log have no chart, such as {left_out[0]}")
     yield from _head(run)
     yield from _diagnoses(run.diagnoses)
     yield from _headline(run.rows)
-    yield from _section(
-        "Curves", (f'<div class="charts">{"".join(map(draw_chart, charts))}</div>\n',) if charts else ()
-    )
-    yield from _section("Similarity of pictures and texts", draw_matrices(run.examples))
-    yield from _section("Retrieval", draw_retrieval(run.examples[-1]) if run.examples else ())
-    yield from _section("Set aside", _set_aside(run.rejected))
-    yield from _section("To repeat it", _command(run.config))
-    yield from _section("Configuration", _configuration(run.config))
-    yield from _section("Notes", _notes(run.notes))
-    yield f"<script>{script}</script></body></html>\n"
-
-
-def _part(name: str) -> str:
-    return (files("nunbit.training") / name).read_text(encoding="utf-8")
-
-
-def _section(title: str, content: Iterator[str] | tuple[str, ...]) -> Iterator[str]:
-    """A heading and what is below it; nothing when there is nothing."""
-    body = "".join(content)
-    if body:
-        yield f"<section><h2>{title}</h2>\n{body}</section>\n"
+    yield from section("Curves", (f'<div class="charts">{"".join(map(draw_chart, charts))}</div>\n',) if charts else ())
+    yield from section("Similarity of pictures and texts", draw_matrices(run.examples))
+    yield from section("Retrieval", draw_retrieval(run.examples[-1]) if run.examples else ())
+    yield from section("Set aside", _set_aside(run.rejected))
+    yield from section("To repeat it", _command(run.config))
+    yield from section("Configuration", _configuration(run.config))
+    yield from section("Notes", _notes(run.notes))
 
 
 def _head(run: Run) -> Iterator[str]:
@@ -147,11 +120,7 @@ def _headline(rows: list[dict[str, Any]]) -> Iterator[str]:
         ("Speed", shown_number(float(np.median(speed))) if len(speed) else "", "pairs a second, median"),
         ("Memory", _memory(memory.max()) if len(memory) else "", "at most"),
     )
-    yield '<dl class="headline">'
-    for name, value, note in tiles:
-        shown = f"<dd>{value}</dd><dd><small>{note}</small></dd>" if value else "<dd>–</dd><dd><small>none</small></dd>"
-        yield f"<div><dt>{name}</dt>{shown}</div>"
-    yield "</dl>\n"
+    yield headline(tiles)
 
 
 def _finite(rows: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:

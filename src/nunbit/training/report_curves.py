@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nunbit.training.report_charts import Chart, Series, moving_average
+from nunbit.pages.charts import Chart, Series, moving_average
 
 if TYPE_CHECKING:
-    from nunbit.training.report_charts import Numbers
+    from nunbit.pages.charts import Numbers
 
 VALIDATION = "validation/"
 MOST_NAMES = 60

@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from html import escape
 
-from nunbit.picture_files import one_line
-from nunbit.training.report_charts import shown_number
+from nunbit.pages.charts import shown_number
+from nunbit.pages.page import shown_text
 from nunbit.training.report_run import Examples, Retrieval
 
 _PICTURE = re.compile(r"data:image/(?:jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
@@ -50,13 +49,6 @@ def draw_retrieval(examples: Examples) -> Iterator[str]:
     for item in examples.retrieval[:_CARDS]:
         yield _card(examples, item)
     yield "</div>\n"
-
-
-def shown_text(text: str, limit: int = _LONGEST_TEXT) -> str:
-    """Any text, made fit for HTML: cut, its controls visible, and unable to turn its surroundings around."""
-    parts = text[: limit + 1].split("\u200d")  # the one invisible character that emoji are made with
-    line = "\u200d".join(map(one_line, parts))
-    return f"<bdi>{escape(line if len(line) <= limit else line[: limit - 1] + '…')}</bdi>"
 
 
 def _matrix(examples: Examples, low: float, high: float) -> Iterator[str]:

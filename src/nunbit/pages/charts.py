@@ -1,7 +1,7 @@
-"""Curves of a training run as inline SVG: any number of steps, a bounded number of points.
+"""Curves as inline SVG: any number of steps, a bounded number of points.
 
-Place in the river: a part of the run report. A chart is text that needs no script; what `report.js` shows under the
-pointer lies in the attribute ``data-lines``.
+Place in the river: a part of reports. A chart is text that needs no script; what `page.js` shows under the pointer lies
+in the attribute ``data-lines``.
 
 Shapes: N values, B buckets.
 """
@@ -63,6 +63,7 @@ class Chart:
         words: One sentence below the chart.
         series: At least one with a finite value.
         unit: Behind numbers.
+        x_name: What the steps count.
         from_zero: Begin the axis at 0, for what is an amount. Otherwise it begins where the values do, and is
             logarithmic when the largest is more than a hundred times the smallest.
     """
@@ -72,6 +73,7 @@ class Chart:
     series: tuple[Series, ...]
     unit: str = ""
     from_zero: bool = False
+    x_name: str = "step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +143,9 @@ def draw_chart(chart: Chart) -> str:
     return (
         f'<figure class="chart"><h3>{_text(chart.title)}</h3>{_legend(chart.series, chart.unit)}'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_text(_summary(chart, lines))}"'
+        f' data-x="{_text(chart.x_name)}"'
         f" data-lines='{escape(hover, quote=False).replace(chr(39), '&#x27;')}'>"
-        f"{''.join(_frame(axes, chart.unit))}{drawn}</svg>"
+        f"{''.join(_frame(axes, chart))}{drawn}</svg>"
         f"<figcaption>{_text(chart.words)}{note}</figcaption></figure>\n"
     )
 
@@ -211,7 +214,8 @@ def _y_ticks(axes: _Axes) -> list[float]:
     return [10.0**power for power in range(lowest, highest + 1, every)]
 
 
-def _frame(axes: _Axes, unit: str) -> Iterator[str]:
+def _frame(axes: _Axes, chart: Chart) -> Iterator[str]:
+    unit = chart.unit
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     for tick in _y_ticks(axes):
         y = float(axes.y(np.array(tick)))
@@ -223,7 +227,7 @@ def _frame(axes: _Axes, unit: str) -> Iterator[str]:
             yield f'<path class="tick" d="M{x:.1f} {bottom}v4"/>'
             yield f'<text x="{x:.1f}" y="{bottom + 18}">{_tick(tick, axes.x_high)}</text>'
     yield f'<path class="axis" d="M{_LEFT} {bottom}H{right}"/>'
-    yield f'<text class="y" x="{_LEFT - 18}" y="{bottom + 18}">step</text>'
+    yield f'<text class="y" x="{_LEFT - 18}" y="{bottom + 18}">{_text(chart.x_name)}</text>'
 
 
 def _tick(value: float, largest: float, unit: str = "") -> str:
@@ -261,7 +265,7 @@ def _runs(values: Numbers) -> Iterator[tuple[int, int]]:
 
 
 def _hover(series: Series, points: Buckets, axes: _Axes, unit: str) -> dict[str, object]:
-    """What `report.js` shows: places in the frame, steps and values as people read them."""
+    """What `page.js` shows: places in the frame, steps and values as people read them."""
     words, spans = [], []
     for first, last, low, mean, high in zip(
         points.first, points.last, points.low, points.mean, points.high, strict=True
@@ -292,9 +296,9 @@ def _summary(chart: Chart, lines: Sequence[tuple[Series, Buckets]]) -> str:
     parts = []
     for series, points in lines:
         good = np.flatnonzero(np.isfinite(points.mean))
-        start, end = (
-            f"{shown_number(points.mean[at], chart.unit)} at step {points.first[at]:,.0f}" for at in good[[0, -1]]
-        )
+        means = (shown_number(value, chart.unit) for value in points.mean[good[[0, -1]]])
+        places = (f"{chart.x_name} {value:,.0f}" for value in points.first[good[[0, -1]]])
+        start, end = (f"{mean} at {place}" for mean, place in zip(means, places, strict=True))
         lowest, highest = np.nanmin(points.low), np.nanmax(points.high)
         between = f"between {shown_number(lowest)} and {shown_number(highest)}"
         parts.append(f"{series.name} from {start} to {end}, {between}")

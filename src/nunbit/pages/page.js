@@ -33,11 +33,11 @@ for (const chart of document.querySelectorAll("svg[data-lines]")) {
     const at = lines.map((line) => nearest(line.x, x));
     const steps = lines.map((line, number) => line.steps[at[number]]);
     bubble.replaceChildren();
-    element("small", bubble, `step ${steps[0]}`);
+    element("small", bubble, `${chart.dataset.x} ${steps[0]}`);
     lines.forEach((line, number) => {
       const row = element("div", bubble, "");
       element("i", row, "").className = `swatch ${line.style}`;
-      const elsewhere = steps[number] === steps[0] ? "" : ` at step ${steps[number]}`;
+      const elsewhere = steps[number] === steps[0] ? "" : ` at ${chart.dataset.x} ${steps[number]}`;
       row.append(`${line.name}  ${line.values[at[number]]}${elsewhere}`);
     });
     const place = lines[0].x[at[0]];

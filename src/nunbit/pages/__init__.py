@@ -1,0 +1,1 @@
+"""What reports are made of: the frame of a page, charts, histograms, thumbnails."""
