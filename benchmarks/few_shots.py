@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import nunbit
 from nunbit.adapt import ON_EMBEDDINGS, RUNGS, Shots, Towers, climb
+from nunbit.adapt.study import draw
 from nunbit.adapt.towers import TunedHead
 from nunbit.console import track
 from nunbit.head import Head
 
 from pages import Page, table
-from sorted_sets import SETS, Sorted, draw, read_sorted
+from sorted_sets import SETS, Sorted, read_sorted
 
 KS = (1, 2, 4, 8, 16)
 SEEDS = range(5)
@@ -76,7 +77,7 @@ def _trials(data: Sorted, rungs: Sequence[str]) -> Iterator[Trial]:
 
 
 def _trial(data: Sorted, rungs: Sequence[str], shots: int, seed: int) -> Trial:
-    chosen = draw(data.train, shots, seed)
+    chosen = draw(data.train.targets, shots, seed)
     start = time.perf_counter()
     ladder = climb(data.classes, data.train.part(chosen), rungs)
     seconds = time.perf_counter() - start

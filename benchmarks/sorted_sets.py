@@ -52,16 +52,6 @@ def read_sorted(name: str, encoder: Encoder, data: Path, scratch: Path, towers: 
     return Sorted(replace(class_texts(encoder, names), towers=towers), *shots)
 
 
-def draw(shots: Shots, count: int, seed: int) -> np.ndarray:
-    """(N,) bool: so many examples of each class, or all of a class that has fewer."""
-    rng = np.random.default_rng([seed, count])
-    chosen = np.zeros(len(shots.rows), bool)
-    for one in range(shots.targets.shape[1]):
-        members = np.flatnonzero(shots.targets[:, one])
-        chosen[rng.permutation(members)[:count]] = True
-    return chosen
-
-
 def _from_folders(folder: Path, labels: dict[str, str] | None = None) -> Parts:
     train, test = (
         [

@@ -6,7 +6,9 @@ from nunbit.adapt.fitting import FitOptions, Fitted, class_texts, fit_head, save
 from nunbit.adapt.ladder import ON_EMBEDDINGS, RUNGS, Ladder, RungResult, Shots, climb
 from nunbit.adapt.promises import Measured, Promises
 from nunbit.adapt.prompts import PromptTuning
+from nunbit.adapt.report import report_page
 from nunbit.adapt.rung import ClassTexts, Rung
+from nunbit.adapt.study import Study, make_study
 from nunbit.adapt.towers import FineTuning, LowRankTuning, Towers, TunedHead
 from nunbit.adapt.trained import Adapter, LinearProbe, TipAdapterTrained
 from nunbit.adapt.training_free import Described, NearestMean, TipAdapter, ZeroShot
@@ -32,6 +34,7 @@ __all__ = [
     "Rung",
     "RungResult",
     "Shots",
+    "Study",
     "TipAdapter",
     "TipAdapterTrained",
     "Towers",
@@ -41,8 +44,10 @@ __all__ = [
     "climb",
     "embed_examples",
     "fit_head",
+    "make_study",
     "read_descriptions",
     "read_examples",
+    "report_page",
     "save_fitted",
     "write_questions",
 ]

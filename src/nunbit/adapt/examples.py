@@ -66,16 +66,17 @@ class Examples:
     rejected: tuple[Rejected, ...]
 
 
-def read_examples(path: str | os.PathLike[str], more_labels: Sequence[str] = ()) -> Examples:
+def read_examples(path: str | os.PathLike[str], more_labels: Sequence[str] = (), *, at_least: int = 2) -> Examples:
     """Find examples.
 
     Args:
         path: A folder with a folder of pictures a class; or a table (CSV, JSONL, Parquet) with the columns ``image``
             and ``label``, or ``labels`` with a list.
         more_labels: Classes that may have no example.
+        at_least: Classes that are needed; one is enough to measure on.
 
     Raises:
-        UsageError: Fewer than two classes, labels that differ in capitals alone, or nothing to learn from.
+        UsageError: Fewer classes, labels that differ in capitals alone, or nothing to learn from.
     """
     found = _from_folders(Path(path)) if os.path.isdir(path) else _from_table(os.fspath(path))
     examples = [one for one in found if isinstance(one, Example)]
@@ -85,7 +86,7 @@ def read_examples(path: str | os.PathLike[str], more_labels: Sequence[str] = ())
     if not examples:
         reason = f"the first was set aside: {rejected[0].reason}" if rejected else "there is no picture"
         raise UsageError(f"{os.fspath(path)} holds no example", hint=reason)
-    _check_names(classnames, os.fspath(path))
+    _check_names(classnames, os.fspath(path), at_least)
     several = any(len(one.labels) != 1 for one in examples)
     return Examples(classnames, tuple(examples), several, tuple(rejected))
 
@@ -150,8 +151,8 @@ def _from_table(path: str) -> list[Example | Rejected]:
     return found
 
 
-def _check_names(classnames: Sequence[str], where: str) -> None:
-    if len(classnames) < 2:
+def _check_names(classnames: Sequence[str], where: str, at_least: int) -> None:
+    if len(classnames) < at_least:
         message = f"{where} holds one class, {classnames[0]!r}, expected 2 or more"
         raise UsageError(message, hint="give examples of something else, or name more labels with --labels")
     seen: dict[str, str] = {}

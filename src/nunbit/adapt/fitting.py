@@ -54,8 +54,9 @@ class Fitted:
 
     Attributes:
         head: The best rung's, calibrated.
+        classes: What can be said, in words.
         ladder: All rungs.
-        shots: Rows and targets it was learned from.
+        shots: Rows and targets it was learned from; the rows are those of the encoder that was given.
         examples: The pictures they are of.
         rejected: What was set aside.
         measured: What probabilities are worth; None where nothing was held out, or a picture may have several labels.
@@ -63,6 +64,7 @@ class Fitted:
     """
 
     head: Head
+    classes: ClassTexts
     ladder: Ladder
     shots: Shots
     examples: tuple[Example, ...]
@@ -130,11 +132,12 @@ def fit_head(
     ladder = climb(classes, shots, options.rungs, progress=progress)
     found = ladder.best.head
     tuned = found if isinstance(found, TunedHead) else None
+    judged = shots
     if tuned is not None and shots.inputs is not None:
-        shots = replace(shots, rows=tuned.embed(shots.inputs))
+        judged = replace(shots, rows=tuned.embed(shots.inputs))
     head = found.head if isinstance(found, TunedHead) else found
-    head, measured = keep_promises(head, ladder.best.held_out, classes, shots, options.promises, negatives)
-    return Fitted(head, ladder, shots, kept, rejected, measured, tuned)
+    head, measured = keep_promises(head, ladder.best.held_out, classes, judged, options.promises, negatives)
+    return Fitted(head, classes, ladder, shots, kept, rejected, measured, tuned)
 
 
 def save_fitted(fitted: Fitted, folder: str | os.PathLike[str], encoder: Encoder, about: Mapping[str, Any]) -> None:

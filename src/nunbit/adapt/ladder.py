@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from nunbit.adapt.calibration import likelihood
 from nunbit.adapt.folds import ALWAYS_TAUGHT, make_folds
@@ -57,6 +59,9 @@ ON_EMBEDDINGS = tuple(
 """Those that need nothing but examples and words, and learn in seconds."""
 
 AT_ONE_SHOT = LinearProbe.NAME
+
+_WORTH_THREADS = 2e8
+"""Examples times classes times width from which on more threads than one are quicker; below they take twice as long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +161,7 @@ def climb(
     folds = make_folds(shots.targets, shots.groups, seed=seed)
     ordered = sorted(rungs, key=list(RUNGS).index)
     each = folds.max(initial=ALWAYS_TAUGHT) + 2
+    small = len(shots.rows) * classes.rows.size < _WORTH_THREADS
     results = []
     for number, name in enumerate(ordered):
 
@@ -163,8 +169,21 @@ def climb(
             if progress is not None:
                 progress(before + trainings, each * len(ordered), name)
 
-        results.append(_try(RUNGS[name], classes, shots, folds, done))
+        with _one_thread(small and not RUNGS[name].NEEDS_PICTURES):
+            results.append(_try(RUNGS[name], classes, shots, folds, done))
     return Ladder(tuple(results), _choose(results))
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Keep torch to one thread where that is wanted: many small steps lose more by meeting than they gain."""
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _choose(results: Sequence[RungResult]) -> RungResult:

@@ -58,6 +58,12 @@ class ClassTexts:
     towers: Towers | None = None
     described: FloatArray | None = None
 
+    def part(self, wanted: npt.NDArray[np.intp]) -> ClassTexts:
+        """Some of the classes, by position; without the towers, which know all of them."""
+        described = None if self.described is None else self.described[wanted]
+        names = tuple(self.names[place] for place in wanted.tolist())
+        return ClassTexts(names, self.rows[wanted], self.logit_scale, self.logit_bias, described=described)
+
     def __post_init__(self) -> None:
         if self.rows.ndim != 2 or len(self.rows) != len(self.names):
             raise UsageError(f"{len(self.names)} classes have rows {self.rows.shape}, expected ({len(self.names)}, D)")

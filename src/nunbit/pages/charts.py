@@ -32,6 +32,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 10, 24
 _WIDE_RANGE = 100  # largest value / smallest from which the axis is logarithmic
 _TICKS = 5
 _RANGED = ("faint", "strong")
+_SHORT_NAME = 6  # characters of an axis's name that find room before its first tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,8 @@ def _frame(axes: _Axes, chart: Chart) -> Iterator[str]:
             yield f'<path class="tick" d="M{x:.1f} {bottom}v4"/>'
             yield f'<text x="{x:.1f}" y="{bottom + 18}">{_tick(tick, axes.x_high)}</text>'
     yield f'<path class="axis" d="M{_LEFT} {bottom}H{right}"/>'
-    yield f'<text class="y" x="{_LEFT - 18}" y="{bottom + 18}">{_text(chart.x_name)}</text>'
+    x, y = (_LEFT - 18, bottom + 18) if len(chart.x_name) <= _SHORT_NAME else (right, bottom - 6)
+    yield f'<text class="y" x="{x}" y="{y}">{_text(chart.x_name)}</text>'
 
 
 def _tick(value: float, largest: float, unit: str = "") -> str:
