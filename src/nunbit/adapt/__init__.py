@@ -1,5 +1,7 @@
 """Learning from a few examples: one ladder on the same embeddings, from words alone to trained heads."""
 
+from nunbit.adapt.concept import Concept, learn_concept
+from nunbit.adapt.concept_report import ConceptPictures, concept_page
 from nunbit.adapt.descriptions import read_descriptions, write_questions
 from nunbit.adapt.examples import Example, Examples, embed_examples, read_examples
 from nunbit.adapt.fitting import FitOptions, Fitted, class_texts, fit_head, save_fitted
@@ -18,6 +20,8 @@ __all__ = [
     "RUNGS",
     "Adapter",
     "ClassTexts",
+    "Concept",
+    "ConceptPictures",
     "Described",
     "Example",
     "Examples",
@@ -42,8 +46,10 @@ __all__ = [
     "ZeroShot",
     "class_texts",
     "climb",
+    "concept_page",
     "embed_examples",
     "fit_head",
+    "learn_concept",
     "make_study",
     "read_descriptions",
     "read_examples",

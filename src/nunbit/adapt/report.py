@@ -21,7 +21,7 @@ from nunbit.adapt.study import AUTO, Study
 from nunbit.head.head import probability_of
 from nunbit.pages.charts import Chart, Series, draw_chart
 from nunbit.pages.histograms import Histogram, draw_histogram
-from nunbit.pages.page import headline, make_page, section, shown_text
+from nunbit.pages.page import headline, make_page, section, shown_text, table
 from nunbit.pages.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _curves(study: Study) -> Iterator[str]:
         values = [found.get(count, []) for count in counts]
         cells = [f"{np.mean(some):.1f} ± {np.std(some):.1f}" if some else "" for some in values]
         rows.append([f"<b>{escape(name)}</b>" if name == AUTO else escape(name), *cells])
-    yield _table(columns, rows)
+    yield table(columns, rows)
 
 
 def _ladder(study: Study) -> Iterator[str]:
@@ -115,7 +115,7 @@ def _ladder(study: Study) -> Iterator[str]:
         accuracy = "–" if one.accuracy is None else f"{one.accuracy:.1f}"
         interval = "" if one.interval is None else f"{one.interval[0]:.1f} to {one.interval[1]:.1f}"
         rows.append([name, accuracy, interval, f"{one.seconds:.2f}", f"{one.megabytes:.2f}"])
-    yield _table(["Rung", "Held out, %", "95 %", "Seconds", "MB"], rows)
+    yield table(["Rung", "Held out, %", "95 %", "Seconds", "MB"], rows)
 
 
 def _probabilities(study: Study) -> Iterator[str]:
@@ -244,7 +244,7 @@ def _unknown(study: Study) -> Iterator[str]:
         [f"{number + 1}", f"{one.auroc:.3f}", f"{one.plain_auroc:.3f}", f"{one.false_alarms:.1%}", f"{one.found:.1%}"]
         for number, one in enumerate(study.unknown)
     ]
-    yield _table(columns, rows)
+    yield table(columns, rows)
 
 
 def _set_aside(study: Study) -> Iterator[str]:
@@ -252,16 +252,6 @@ def _set_aside(study: Study) -> Iterator[str]:
         return
     shown = study.rejected[:_MOST_REJECTED]
     rows = [[shown_text(words) for words in (one.path, one.reason, one.detail)] for one in shown]
-    yield _table(["Picture", "Reason", "Detail"], rows)
+    yield table(["Picture", "Reason", "Detail"], rows)
     if len(study.rejected) > _MOST_REJECTED:
         yield f"<p>and {len(study.rejected) - _MOST_REJECTED:,} more</p>\n"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """HTML of a table; the first column names the rows."""
-    head = "".join(f"<th>{column}</th>" for column in columns)
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
-        for first, *cells in rows
-    )
-    return f'<table class="ledger"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'

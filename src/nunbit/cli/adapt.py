@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nunbit.cli.arguments import engine_option, model_option, open_encoder, templates_option
+from nunbit.cli.adapt_concept import command as concept
+from nunbit.cli.adapt_options import fit_options
+from nunbit.cli.adapt_report import command as report
+from nunbit.cli.arguments import (
+    engine_option,
+    model_option,
+    open_encoder,
+    templates_option,
+)
 from nunbit.cli.output import print_json, report_rejected
 
 if TYPE_CHECKING:
-    from nunbit.adapt import FitOptions, Fitted, Study
+    from nunbit.adapt import FitOptions, Fitted
     from nunbit.encode import Encoder
 
 
@@ -26,6 +33,10 @@ def command() -> None:
       nunbit adapt fit products/ --into products.head
       nunbit recognize photo.jpg --labels products.head
     """
+
+
+command.add_command(report)
+command.add_command(concept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,45 +63,7 @@ class FitRequest:
         from nunbit.adapt import read_descriptions
 
         descriptions = None if self.descriptions is None else read_descriptions(self.descriptions)
-        return _options(self.templates, self.rungs, self.settings, descriptions)
-
-
-@dataclass(frozen=True, slots=True)
-class ReportRequest:
-    """The options of ``report``, under the names that click gives them."""
-
-    examples: str
-    into: Path
-    test: str | None
-    templates: str
-    rungs: str
-    settings: tuple[str, ...]
-    model: str
-    engine: str | None
-    as_json: bool
-
-    def how(self) -> FitOptions:
-        """As `nunbit.adapt` takes it."""
-        return _options(self.templates, self.rungs, self.settings, None)
-
-
-def _options(
-    templates: str, rungs: str, settings: Sequence[str], descriptions: Mapping[str, Sequence[str]] | None
-) -> FitOptions:
-    """``auto`` and ``all`` are the rungs that there is all for."""
-    from nunbit.adapt import ON_EMBEDDINGS, RUNGS, Described, FitOptions, Promises
-    from nunbit.config import from_overrides
-    from nunbit.text.templates import get_templates
-
-    get_templates(templates)
-    described = [] if descriptions is None else [Described.NAME]
-    groups = {
-        "auto": [*ON_EMBEDDINGS, *described],
-        "all": [name for name in RUNGS if name != Described.NAME or described],
-    }
-    wanted = groups.get(rungs) or [name.strip() for name in rungs.split(",")]
-    promises = from_overrides(Promises, settings, where="--set")
-    return FitOptions(templates=templates, descriptions=descriptions, rungs=wanted, promises=promises)
+        return fit_options(self.templates, self.rungs, self.settings, descriptions)
 
 
 @command.command("fit")
@@ -146,49 +119,6 @@ def fit(**options: Any) -> None:
         print_json(_about(request, fitted, encoder))
     else:
         _print_table(fitted)
-    click.echo(f"wrote {request.into}", err=True)
-
-
-@command.command("report")
-@click.argument("examples", type=click.Path(exists=True))
-@click.option("--into", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The page to write.")
-@click.option("--test", type=click.Path(exists=True), help="Other sorted pictures, to measure on.")
-@templates_option
-@click.option("--rungs", default="auto", show_default=True, help="As for `fit`.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="As for `fit`.")
-@model_option
-@engine_option
-@click.option("--json", "as_json", is_flag=True, help="The figures as one JSON line.")
-def report(**options: Any) -> None:
-    """See what EXAMPLES are worth: accuracy by shots, probabilities, what is taken for what, what is unknown.
-
-    A third of the examples is kept to measure on, unless --test has other pictures. No head is written.
-
-    \b
-    Examples:
-      nunbit adapt report products/ --into report.html
-      nunbit adapt report products/ --test more/ --into report.html --rungs zero-shot,linear-probe
-    """
-    from nunbit.adapt import make_study, read_examples, report_page
-    from nunbit.console import progress_bar
-    from nunbit.durable import replace_file
-
-    request = ReportRequest(**options)
-    how = request.how()
-    examples = read_examples(request.examples)
-    test = None if request.test is None else read_examples(request.test, at_least=1)
-    encoder = open_encoder(request.model, request.engine)
-    with progress_bar("measuring") as show:
-        study = make_study(encoder, examples, how, test=test, progress=show)
-    page = report_page(study, Path(request.examples).resolve().name, encoder.name)
-    request.into.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(request.into, lambda file: file.write(page))
-    report_rejected(study.rejected)
-    if request.as_json:
-        print_json(_figures(study))
-    else:
-        found = study.probabilities
-        click.echo(f"{study.fitted.ladder.best.name}: {100 * found.accuracy:.1f} % of {len(study.pictures)} pictures")
     click.echo(f"wrote {request.into}", err=True)
 
 
@@ -264,22 +194,3 @@ def _print_table(fitted: Fitted) -> None:
         click.echo(f"\nProbabilities are off by {after:.1f} points on average; before calibration by {before:.1f}.")
     if fitted.tuned is not None:
         click.echo("The picture tower was changed, and is kept with the head.")
-
-
-def _figures(study: Study) -> dict[str, Any]:
-    """The documented JSON form."""
-    curves = {
-        rung: {str(count): [round(value, 2) for value in values] for count, values in found.items()}
-        for rung, found in study.curves.items()
-    }
-    unknown = [
-        {"auroc": one.auroc, "plain_auroc": one.plain_auroc, "false_alarms": one.false_alarms, "found": one.found}
-        for one in study.unknown
-    ]
-    return {
-        "rung": study.fitted.ladder.best.name,
-        "pictures": len(study.pictures),
-        **asdict(study.probabilities),
-        "unknown": unknown,
-        "accuracy_by_shots": curves,
-    }

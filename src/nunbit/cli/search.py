@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from nunbit.cli.arguments import engine_option, exact_option, open_encoder
 from nunbit.cli.output import match_row, print_json
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
+
+if TYPE_CHECKING:
+    from nunbit.encode import Encoder
+    from nunbit.head import Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +46,28 @@ class Request:
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the pictures.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line a hit.")
 def command(**options: Any) -> None:
-    """Find pictures by words, English or Korean, or by a picture.
+    """Find pictures by words, English or Korean, by a picture, or by a thing that `nunbit adapt concept` learned.
 
     \b
     Examples:
       nunbit search "a dog on a beach" --in photos.nunbit --top-k 5
       nunbit search "해변의 개" --in photos.nunbit --json
       nunbit search --image query.jpg --in photos.nunbit --where "width >= 640"
+      nunbit search mug.head --in photos.nunbit
     """
     from nunbit.index import Index
 
     request = Request(**options)
     if (request.text is None) == (request.image is None):
         raise UsageError("give either words or --image", hint='for example: nunbit search "a dog" --in photos.nunbit')
-    with Index.open(request.folder, open_encoder(request.model, request.engine), create=False) as index:
-        matches = index.search(
-            request.text, image=request.image, top_k=request.top_k, where=request.where, exact=request.exact
-        )
+    encoder = open_encoder(request.model, request.engine)
+    with Index.open(request.folder, encoder, create=False) as index:
+        if (learned := _concept(request, encoder)) is not None:
+            matches = index.search_vector(learned.weights[0], request.top_k, request.where)
+        else:
+            matches = index.search(
+                request.text, image=request.image, top_k=request.top_k, where=request.where, exact=request.exact
+            )
     for match in matches:
         if request.as_json:
             print_json(match_row(match))
@@ -72,3 +81,15 @@ def command(**options: Any) -> None:
         cards = (Card(m.path, (("similarity", m.similarity, f"{m.similarity:.3f}"),)) for m in matches)
         write_sheet(request.sheet, request.text or f"like {request.image}", cards)
         click.echo(f"wrote {request.sheet}", err=True)
+
+
+def _concept(request: Request, encoder: Encoder) -> Head | None:
+    """The concept that the words name, where they are the folder of one."""
+    from nunbit.head import describe_head, is_head, load_head
+
+    if request.text is None or not (is_head(request.text) or request.text.endswith(".head")):
+        return None
+    if describe_head(request.text)["about"].get("kind") != "concept":
+        hint = "only what `nunbit adapt concept` makes can be searched for"
+        raise UsageError(f"{request.text} holds several classes", hint=hint)
+    return load_head(request.text, encoder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.resources import files
 
@@ -52,6 +52,16 @@ def headline(tiles: Iterable[tuple[str, str, str]]) -> str:
         shown = f"<dd>{value}</dd><dd><small>{note}</small></dd>" if value else "<dd>–</dd><dd><small>none</small></dd>"
         parts.append(f"<div><dt>{name}</dt>{shown}</div>")
     return "".join([*parts, "</dl>\n"])
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """HTML of a table; the first column names the rows, and all cells are HTML already."""
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
+        for first, *cells in rows
+    )
+    return f'<table class="ledger"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
 
 
 def shown_text(text: str, limit: int = _LONGEST_TEXT) -> str:

@@ -1,0 +1,28 @@
+"""What `nunbit adapt fit` and `nunbit adapt report` read alike from their options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nunbit.adapt import FitOptions
+
+
+def fit_options(
+    templates: str, rungs: str, settings: Sequence[str], descriptions: Mapping[str, Sequence[str]] | None
+) -> FitOptions:
+    """Checked as far as can be without a model. ``auto`` and ``all`` are the rungs that there is all for."""
+    from nunbit.adapt import ON_EMBEDDINGS, RUNGS, Described, FitOptions, Promises
+    from nunbit.config import from_overrides
+    from nunbit.text.templates import get_templates
+
+    get_templates(templates)
+    described = [] if descriptions is None else [Described.NAME]
+    groups = {
+        "auto": [*ON_EMBEDDINGS, *described],
+        "all": [name for name in RUNGS if name != Described.NAME or described],
+    }
+    wanted = groups.get(rungs) or [name.strip() for name in rungs.split(",")]
+    promises = from_overrides(Promises, settings, where="--set")
+    return FitOptions(templates=templates, descriptions=descriptions, rungs=wanted, promises=promises)
