@@ -2,11 +2,11 @@
 
 Usage: python benchmarks/probabilities.py --data ../shared/data [--model NAME] [--sets clothing,...] [--dev] [--page]
 
-Protocol: 16 pictures a class are drawn from the training photographs, five times with other seeds; a linear probe learns
-them, and calibration, the threshold of answer sets and the threshold of unknown are set on the same examples, held out
-in turn. Everything is then measured on the test photographs, which are used for nothing else: what had to be chosen was
-chosen with ``--dev``. For unknown, half of the classes are learned, and the test photographs of the other half are
-strange (near); or all of them, and the test photographs of another set are (far).
+Protocol: 16 pictures a class are drawn from the training photographs, five times with other seeds; a linear probe
+learns them, and calibration, the threshold of answer sets and the threshold of unknown are set on the same examples,
+held out in turn. Everything is then measured on the test photographs, which are used for nothing else: what had to be
+chosen was chosen with ``--dev``. For unknown, half of the classes are learned, and the test photographs of the other
+half are strange (near); or all of them, and the test photographs of another set are (far).
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ def _told(encoder: Encoder, data: Sorted, others: Shots) -> list[list[str]]:
                 found[way].append(one)
         areas = [np.mean([one.auroc for one in found[way]]) for way in WAYS]
         plain = np.mean([one.plain_auroc for one in found["energy"]])
-        alarms, hits = (
-            np.mean([getattr(one, what) for one in found["neighbors"]]) for what in ("false_alarms", "found")
-        )
-        rows.append([name, *(f"{area:.3f}" for area in (plain, *areas)), f"{100 * alarms:.1f}", f"{100 * hits:.1f}"])
+        alarms = np.mean([one.false_alarms for one in found["neighbors"]])
+        hits = np.mean([one.found for one in found["neighbors"]])
+        areas = [f"{area:.3f}" for area in (plain, *areas)]
+        rows.append([name, *areas, f"{100 * alarms:.1f}", f"{100 * hits:.1f}"])
     return rows
 
 

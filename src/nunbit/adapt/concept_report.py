@@ -50,7 +50,8 @@ def _body(concept: Concept, pictures: ConceptPictures) -> Iterator[str]:
     yield from section(
         "What of the index is most like it", _cards([pictures.index[row] for row in alike], words, thumbnails)
     )
-    perhaps = [pictures.index[row] for row in concept.perhaps[:_PERHAPS]]
+    likest = concept.perhaps[np.argsort(-concept.scores[concept.perhaps], kind="stable")]
+    perhaps = [pictures.index[row] for row in likest[:_PERHAPS]]
     lead = '<p class="lead">As near to a photograph as these are to each other: they taught nothing.</p>'
     shown = [lead, *_cards(perhaps, [""] * len(perhaps), thumbnails)] if perhaps else []
     yield from section("Perhaps the thing itself", shown)
