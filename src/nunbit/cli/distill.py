@@ -74,7 +74,7 @@ def command(**options: Any) -> None:
 
     request = Request(**options)
     config = load_config(request.pictures, request.config, request.settings(), overrides=request.overrides)
-    with console_watcher(config.training.steps, leads=True) as watcher:
+    with console_watcher(config.training.steps, leads=True, unit="pictures") as watcher:
         result = run_distillation(config, request.into, watcher, engine=request.engine, tell=tell)
     if request.as_json:
         print_json({"model": str(result.model), "report": str(result.report), **_row(result.comparison)})

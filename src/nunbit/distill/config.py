@@ -31,7 +31,7 @@ class PictureConfig:
     smallest_view: float = 0.5
     stretch: float = 1.5
     held_out: int = 20
-    batch_size: int = 64
+    batch_size: int = 32
     cache_mb: int = 1000
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
@@ -71,6 +71,18 @@ class LossConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StudentTraining(TrainingConfig):
+    """As `TrainingConfig`, with defaults for a student that starts near its teacher: small and short steps."""
+
+    steps: int = 1000
+    learning_rate: float = 1e-4
+    warmup_steps: int = 20
+    weight_decay: float = 0.05
+    evaluate_every: int = 50
+    checkpoint_every: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DistillConfig:
     """A whole run.
 
@@ -91,7 +103,7 @@ class DistillConfig:
     tower: TowerConfig = field(default_factory=LiteTower)
     losses: LossConfig = LossConfig()
     labels: tuple[str, ...] = ()
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: StudentTraining = field(default_factory=StudentTraining)
     name: str = "my-student"
     license: str = ""
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from nunbit.encode import Encoder
 from nunbit.images import open_image
 
 if TYPE_CHECKING:
-    from nunbit.programs import Program
     from nunbit.types import FloatArray
 
 _ROUNDS = 7
@@ -117,30 +116,29 @@ def picture_cost(encoder: Encoder) -> Cost:
         UnsupportedModel: It takes pictures of any proportions, so that there is no one cost.
     """
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
     from torch.utils.flop_counter import FlopCounterMode
 
+    read: set[int] = set()
+
+    class Reading(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        """Notes where the tensors lie that are read."""
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            read.update(one.data_ptr() for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor))
+            return function(*args, **(kwargs or {}))
+
     program = encoder.towers.programs()["image"]
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    reading = Reading()  # type: ignore[no-untyped-call]
+    plain = sdpa_kernel(SDPBackend.MATH)  # products of fused attention are not counted
+    with FlopCounterMode(display=False) as counter, reading, torch.inference_mode(), plain:
         program.embed(program.example)
     products = counter.get_total_flops() / 2 / len(program.example)
-    return Cost(products / 1e9, _parameters_of(program))
-
-
-def _parameters_of(program: Program) -> int:
-    """Numbers that ``embed`` reads: of a dual encoder, the modules of a program hold the text tower, too."""
-    import torch
-
-    parameters = [parameter for module in program.modules for parameter in module.parameters()]
-    before = [parameter.requires_grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        total = program.embed(program.example).sum()
-        found = torch.autograd.grad(total, parameters, allow_unused=True)
-    finally:
-        for parameter, required in zip(parameters, before, strict=True):
-            parameter.requires_grad_(required)
-    return sum(gradient.numel() for gradient in found if gradient is not None)
+    # Of a dual encoder, the modules of a program hold the text tower, too.
+    own = (parameter for module in program.modules for parameter in module.parameters())
+    return Cost(products / 1e9, sum(one.numel() for one in own if one.data_ptr() in read))
 
 
 def _rates(teacher: Encoder, student: Encoder, pictures: Sequence[Path]) -> tuple[tuple[float, float], float]:

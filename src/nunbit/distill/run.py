@@ -39,7 +39,7 @@ from nunbit.distilled.encoder import write_distilled
 from nunbit.distilled.tower import LiteEncoder
 from nunbit.encode import Encoder
 from nunbit.errors import UsageError
-from nunbit.loading import load
+from nunbit.loading import STARTER, load
 from nunbit.preprocessing import Preprocessing
 from nunbit.training.checkpoint import list_checkpoints
 from nunbit.training.config import TrainingPrecision
@@ -52,6 +52,7 @@ from nunbit.types import Rejected
 _BATCH = 64
 _MOST_FITTED = 20_000  # pictures of the regression
 _MOST_MEASURED = 2_000  # held-out pictures that are kept in memory
+_MOST_COMPARED = 512  # held-out pictures that both look at in the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ def load_config(
     """
     given = {"pictures.paths": [os.path.abspath(one) for one in pictures], **(settings or {})}
     config = read_config(DistillConfig, path, overrides, given=given)
-    teacher = os.path.abspath(config.teacher) if Path(config.teacher).exists() else config.teacher
-    return replace(config, teacher=teacher)
+    is_path = config.teacher != STARTER and Path(config.teacher).exists()
+    return replace(config, teacher=os.path.abspath(config.teacher)) if is_path else config
 
 
 def run_distillation(
@@ -169,7 +170,7 @@ class _Run:
         if isinstance(self.tower.encoder, LiteEncoder) and not list_checkpoints(self.folder.checkpoints):
             numbers = _spread(self.lessons.numbers(held_out=False), _MOST_FITTED)
             fit_projection(self.tower.encoder, self._images(numbers), self.lessons.whole(numbers), self.preprocessing)
-        self.tower.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.tower.to(device)
         held_out = _spread(self.lessons.numbers(held_out=True), _MOST_MEASURED)
         return DistillationTask(
             self.tower,
@@ -195,7 +196,9 @@ class _Run:
         }
         write_distilled(self.folder.model, self._describe(provenance), state, name)
         student = load(self.folder.model, engine=engine, tell=tell)
-        held_out = [self.lessons.files[number] for number in _spread(self.lessons.numbers(held_out=True), 512)]
+        held_out = [
+            self.lessons.files[number] for number in _spread(self.lessons.numbers(held_out=True), _MOST_COMPARED)
+        ]
         found = compare(self.teacher, student, held_out, self.labels)
         write_distilled(self.folder.model, self._describe(provenance | found.lines()), state, name)
         return DistillResult(self.folder.model, write_report(self.folder.path), found)
@@ -237,7 +240,9 @@ def fit_projection(encoder: LiteEncoder, images: Iterable[Tensor], rows: Tensor,
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     encoder.eval()
     pixels = ((part.permute(0, 3, 1, 2).float() / 255 - mean) / std for part in images)
-    features = torch.cat([encoder.backbone.features(part) for part in pixels])
+    features = torch.cat(
+        [encoder.backbone.features(part.contiguous(memory_format=torch.channels_last)) for part in pixels]
+    )
     weight, bias = ridge_regression(features, rows)
     encoder.projection.weight.copy_(weight)
     encoder.projection.bias.copy_(bias)

@@ -5,6 +5,8 @@ Shapes: N pictures, S side in pixels, F features, E width of the teacher's space
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,9 +15,9 @@ from nunbit.distilled.tower import LiteEncoder, PictureTower
 from nunbit.preprocessing import AnyPreprocessing, Preprocessing
 from nunbit.starter.model import PREPROCESSING as LITE_PREPROCESSING
 from nunbit.starter.packages import LITE0_WEIGHTS
-from nunbit.starter.picture_tower import LITE0, load_efficientnet_lite
+from nunbit.starter.picture_tower import LITE0, fold_norms, load_efficientnet_lite
 
-RIDGE = 0.01
+RIDGE = 1.0
 """Of the mean square of a feature; chosen on held-out pictures of the photographs in `benchmarks/distill.py`."""
 
 
@@ -28,7 +30,7 @@ def start_tower(config: TowerConfig, embedding_size: int) -> PictureTower:
     """
     tower = PictureTower(config, embedding_size)
     if isinstance(tower.encoder, LiteEncoder):
-        published = load_efficientnet_lite(LITE0_WEIGHTS.locate(), LITE0).state_dict()
+        published = fold_norms(load_efficientnet_lite(LITE0_WEIGHTS.locate(), LITE0)).state_dict()
         own = tower.encoder.backbone.state_dict()
         tower.encoder.backbone.load_state_dict({name: published[name] for name in own})
     return tower
@@ -39,16 +41,10 @@ def student_preprocessing(config: TowerConfig, teacher: AnyPreprocessing) -> Pre
 
     A teacher that keeps proportions (NaFlex) gets a student that takes the whole picture, squeezed to a square.
     """
+    if not isinstance(teacher, Preprocessing):
+        teacher = Preprocessing(config.image_size, 1.0, teacher.mean, teacher.std, "squash", teacher.interpolation)
     numbers = LITE_PREPROCESSING if isinstance(config, LiteTower) else teacher
-    square = isinstance(teacher, Preprocessing)
-    return Preprocessing(
-        image_size=config.image_size,
-        crop_fraction=teacher.crop_fraction if isinstance(teacher, Preprocessing) else 1.0,
-        mean=numbers.mean,
-        std=numbers.std,
-        resize=teacher.resize if isinstance(teacher, Preprocessing) else "squash",
-        interpolation=teacher.interpolation if square else "bicubic",
-    )
+    return replace(teacher, image_size=config.image_size, mean=numbers.mean, std=numbers.std)
 
 
 def ridge_regression(features: Tensor, rows: Tensor, ridge: float = RIDGE) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from nunbit.augmentation import augment
 from nunbit.distill.config import LossConfig
+from nunbit.distilled.tower import LiteEncoder
 from nunbit.losses import feature_distillation, label_distillation, similarity_distillation
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nunbit.training.config import TrainingPrecision
 
 _EVALUATION_BATCH = 64
+_FITTED_RATE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,9 @@ class DistillationTask:
         return self.tower
 
     def rate_factor(self, name: str) -> float:
-        """The same for all of it."""
-        return 1.0
+        """That of a fitted projection is low: each of its numbers moves all embeddings, which are near already."""
+        fitted = isinstance(self.tower.encoder, LiteEncoder) and name.startswith("encoder.projection.")
+        return _FITTED_RATE if fitted else 1.0
 
     def batches(self, start: int) -> Generator[Batch]:
         """As the lessons make them."""

@@ -103,9 +103,10 @@ class Distilled:
         """(B, 3, S, S) float32 → (B, E) unit rows."""
         import torch
 
+        tower = self.model  # read outside of inference mode, whose tensors never learn again
         pixels = torch.from_numpy(np.asarray(pixel_values)).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            rows: FloatArray = self.model(pixels).numpy()
+            rows: FloatArray = tower(pixels).numpy()
         return rows
 
     def encode_texts(self, texts: Sequence[str]) -> FloatArray:

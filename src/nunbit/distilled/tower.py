@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nunbit.distilled.config import LiteTower, TimmTower, TowerConfig
-from nunbit.starter.picture_tower import FEATURE_SIZE, LITE0, LiteBackbone
+from nunbit.starter.picture_tower import FEATURE_SIZE, LITE0, LiteBackbone, fold_norms
 from nunbit.vision_encoder import TimmBackbone, TimmConfig, VisionTransformer, VitConfig
 
 
 class LiteEncoder(nn.Module):
     """EfficientNet-Lite0 without its classifier, and a linear map into the teacher's space.
+
+    Its batch norms are folded also while it learns: it starts near its teacher, and statistics of small batches would
+    throw it far off; without them a step is quicker, too.
 
     Args:
         embedding_size: E.
@@ -22,7 +25,7 @@ class LiteEncoder(nn.Module):
 
     def __init__(self, embedding_size: int) -> None:
         super().__init__()
-        self.backbone = LiteBackbone(LITE0)
+        self.backbone = fold_norms(LiteBackbone(LITE0).eval())
         self.projection = nn.Linear(FEATURE_SIZE, embedding_size)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class ConvNorm(nn.Module):
         return functional.relu6(x, inplace=not self.training) if self.active else x
 
     def fold(self) -> None:
-        """Fold the batch norm into the convolution: the same answers, about twice as fast. For inference only."""
+        """Fold the batch norm, as it is in evaluation mode, into the convolution: the same answers, twice as fast."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)
             self.norm = nn.Identity()
@@ -222,7 +222,12 @@ def load_efficientnet_lite(path: Path, size: LiteSize) -> EfficientNetLite:
 
 def prepare_for_inference(model: M) -> M:
     """Fold every batch norm and lay the weights out channels-last, in place; returns the model."""
+    return fold_norms(model).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def fold_norms(model: M) -> M:
+    """Fold every batch norm of a model in evaluation mode, in place; returns the model."""
     for module in model.modules():
         if isinstance(module, ConvNorm):
             module.fold()
-    return model.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model
