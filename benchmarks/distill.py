@@ -29,7 +29,7 @@ from pages import Page, table
 if TYPE_CHECKING:
     from nunbit.encode import Encoder
 
-SETTINGS = ("training.steps=100",)
+SETTINGS = ("training.steps=20", "training.warmup_steps=5")
 KEPT, COMPUTE = 95.0, 0.2
 SHOTS, DRAWS = 16, 3
 PROBE = "linear-probe"

@@ -27,6 +27,7 @@ from nunbit.distill.run import DistillResult, default_labels, fit_projection, lo
 from nunbit.distill.start import ridge_regression, start_tower, student_preprocessing
 from nunbit.distill.views import WHOLE, StudentPictures, draw_view
 from nunbit.distilled.config import LiteTower, VitTower
+from nunbit.distilled.encoder import fingerprint, read_config_file
 from nunbit.distilled.tower import LiteEncoder
 from nunbit.encode import Encoder
 from nunbit.errors import ConfigError, ModelNotFound, TrainingError, UsageError, WeightsError
@@ -198,11 +199,12 @@ def test_teacher_and_student_see_the_same_view(shapes: Path, teacher: Path, tmp_
     preprocessing = replace(large.preprocessing, image_size=32)
     pictures = StudentPictures(files, preprocessing, config, seed=4)
     batch = next(lessons.batches(7, pictures))
+    views = {(n, v): draw_view(config, seed=4, picture=n, view=v) for n in range(12) for v in range(3)}
+    seen = {key: view.of(open_image(files[key[0]])[0]) for key, view in views.items()}
     for image, row in zip(batch.images, batch.rows, strict=True):
-        views = [(n, v) for n in range(12) for v in range(3) if np.array_equal(pictures.get(n, v), image.numpy())]
-        assert len(views) == 1 and views[0][0] not in (0, 6)
-        seen = draw_view(config, seed=4, picture=views[0][0], view=views[0][1]).of(open_image(files[views[0][0]])[0])
-        assert np.allclose(large.encode_image([seen])[0], row.numpy(), atol=1e-5)
+        (key,) = (key for key in seen if np.array_equal(np.asarray(preprocessing.square(seen[key])), image.numpy()))
+        assert key[0] not in (0, 6)
+        assert np.allclose(large.encode_image([seen[key]])[0], row.numpy(), atol=1e-5)
 
 
 def test_views_lie_within_the_picture() -> None:
@@ -250,6 +252,16 @@ def test_another_teacher_is_refused_by_name(whole: Path, teacher: Path, tmp_path
     assert lonely.encode_pixels(np.zeros((1, 3, 16, 16), np.float32)).shape == (1, lonely.embedding_size)
     with pytest.raises(ModelNotFound, match="takes its words from its teacher"):
         lonely.encode_text(["cat"])
+
+
+def test_the_fingerprint_covers_weights_preprocessing_and_teacher(whole: Path) -> None:
+    config, checksum = read_config_file(whole / "model")
+    others = [
+        fingerprint(config, "0" * 64),
+        fingerprint(replace(config, preprocessing=replace(config.preprocessing, interpolation="bilinear")), checksum),
+        fingerprint(replace(config, teacher=replace(config.teacher, fingerprint="0" * 64)), checksum),
+    ]
+    assert len({fingerprint(config, checksum), *others}) == 4
 
 
 def test_damaged_weights_are_refused(whole: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class StudentTraining(TrainingConfig):
     """As `TrainingConfig`, with defaults for a student that starts near its teacher: small and short steps."""
 
     steps: int = 1000
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-5
     warmup_steps: int = 20
     weight_decay: float = 0.05
     evaluate_every: int = 50
