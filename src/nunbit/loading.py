@@ -48,8 +48,7 @@ def load(
         model: One of
 
             * ``"starter"``, or another name that ``nunbit models`` lists;
-            * a model folder: ours, of `transformers` (clip, siglip, siglip2) or of open_clip;
-            * the folder of a distilled encoder, which takes its words from its teacher;
+            * a model folder: ours (a distilled one too), of `transformers` (clip, siglip, siglip2) or of open_clip;
             * one of OpenAI's ``.pt`` archives, with CLIP's vocabulary beside it;
             * a hub id ``owner/name``, or ``owner/name@revision``.
         revision: Branch, tag or commit of a hub repository. Without one, what was fetched before is used again.
