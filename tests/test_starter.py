@@ -17,7 +17,7 @@ from nunbit.hub import Snapshot
 from nunbit.recognition import recognize
 from nunbit.starter.model import SHIPPED
 from nunbit.starter.packages import PICTURE_WEIGHTS, TEXT_VOCABULARY, TEXT_WEIGHTS, PackagedFile
-from nunbit.starter.picture_tower import load_efficientnet_lite2, prepare_for_inference, scale_channels
+from nunbit.starter.picture_tower import LITE2, load_efficientnet_lite, prepare_for_inference, scale_channels
 from nunbit.starter.text_tower import MAX_TOKENS, SentenceEncoder
 
 ENGLISH = ["cat", "dog", "coffee", "rocket", "motorcycle", "page of text"]
@@ -37,7 +37,7 @@ def test_picture_tower_equals_the_reference() -> None:
     reference.load_state_dict(torch.load(path, weights_only=True))
     reference.eval()
     pixels = torch.rand(3, 3, 260, 260, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    plain = load_efficientnet_lite2(path)
+    plain = load_efficientnet_lite(path, LITE2)
     with torch.inference_mode():
         expected = reference(pixels)
         assert torch.allclose(plain(pixels)[1], expected, atol=1e-4)

@@ -110,17 +110,38 @@ def _kind(cls: Any) -> Any:
     return next((field.default for field in fields(cls) if field.name == "kind"), None)
 
 
-def read_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+def read_config(
+    cls: type[T],
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    given: Mapping[str, Any] | None = None,
+) -> T:
     """Build a dataclass from a YAML file.
 
     Args:
         cls: The dataclass.
-        path: The file.
+        path: The file; None for one that says nothing.
         overrides: ``a.b=value`` each: settings that replace those of the file, the value as YAML writes it.
+        given: Values by dotted names, which replace those of the file and are replaced by ``overrides``.
 
     Raises:
         ConfigError: The file cannot be read as names and values, or a setting as in `from_plain`.
     """
+    import yaml
+
+    content = {} if path is None else _read_yaml(path)
+    for name, value in (given or {}).items():
+        _put(content, name.split("."), value, name)
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{override!r} sets nothing", hint="write name=value, as in training.steps=500")
+        _put(content, name.split("."), yaml.safe_load(value), name)
+    return from_plain(cls, content, where="" if path is None else str(path))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -131,26 +152,6 @@ def read_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected names and values")
-    return from_plain(cls, _overridden(content, overrides), where=str(path))
-
-
-def from_overrides(cls: type[T], overrides: Sequence[str], *, where: str) -> T:
-    """Build a dataclass whose fields have defaults from settings alone, ``a.b=value`` each.
-
-    Raises:
-        ConfigError: As in `read_config`.
-    """
-    return from_plain(cls, _overridden({}, overrides), where=where)
-
-
-def _overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{override!r} sets nothing", hint="write name=value, as in training.steps=500")
-        _put(content, name.split("."), yaml.safe_load(value), name)
     return content
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nunbit.distilled.encoder import MODEL_TYPE as DISTILLED
+from nunbit.distilled.encoder import load_distilled, read_config_file
 from nunbit.encode import Encoder
 from nunbit.engine import AUTO, TORCH, open_engine
 from nunbit.engine.names import requested_engine
@@ -46,7 +48,7 @@ def load(
         model: One of
 
             * ``"starter"``, or another name that ``nunbit models`` lists;
-            * a model folder: ours, of `transformers` (clip, siglip, siglip2) or of open_clip;
+            * a model folder: ours (a distilled one too), of `transformers` (clip, siglip, siglip2) or of open_clip;
             * one of OpenAI's ``.pt`` archives, with CLIP's vocabulary beside it;
             * a hub id ``owner/name``, or ``owner/name@revision``.
         revision: Branch, tag or commit of a hub repository. Without one, what was fetched before is used again.
@@ -88,21 +90,26 @@ def model_source(path: Path, name: str) -> ModelSource:
         path: As `locate` gives it.
         name: What the user called it.
     """
-    starter = path.is_dir() and is_starter(path)
+    starter, distilled = is_starter(path), is_distilled(path)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     if path.is_file():  # an archive of OpenAI's has its vocabulary beside it
         files += path.parent.glob("*.txt.gz")
     if starter:
         files += [packaged.find() for packaged in PACKAGED_FILES]
-    on_gpu = None if starter else lambda: _load_torch(path, name, "float32", "cuda")
+    if distilled:  # it answers texts with its teacher's files
+        teacher = read_config_file(path)[0].teacher.model
+        files += model_source(locate(teacher), teacher).files
+    on_gpu = None if starter or distilled else lambda: _load_torch(path, name, "float32", "cuda")
     return ModelSource(name, sorted(files), lambda: _load_torch(path, name, "float32", "cpu"), on_gpu)
 
 
 def _load_torch(path: Path, name: str, precision: Precision, device: str) -> Encoder:
-    if path.is_dir() and is_starter(path):
+    if is_starter(path) or is_distilled(path):
         if (precision, device) != ("float32", "cpu"):
-            raise UsageError(f"the starter computes in float32 on the cpu, not in {precision} on {device}")
-        return load_starter(path, name)
+            raise UsageError(f"{name} computes in float32 on the cpu, not in {precision} on {device}")
+        if is_starter(path):
+            return load_starter(path, name)
+        return load_distilled(path, name, lambda teacher: load(teacher, engine=TORCH))
     from nunbit.pretrained.encoder import load_clip
 
     return load_clip(path, name, precision=precision, device=device)
@@ -151,10 +158,19 @@ def locate(name: str, *, revision: str | None = None) -> Path:
     raise ModelNotFound(f"there is no model called {name!r} and no such folder", hint=hint)
 
 
-def is_starter(folder: Path) -> bool:
-    """Tell whether a folder holds a model of the starter's kind."""
+def is_starter(path: Path) -> bool:
+    """Tell whether this is a folder with a model of the starter's kind."""
+    return _model_type(path) == MODEL_TYPE
+
+
+def is_distilled(path: Path) -> bool:
+    """Tell whether this is the folder of a distilled encoder."""
+    return _model_type(path) == DISTILLED
+
+
+def _model_type(path: Path) -> object:
     try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return isinstance(content, dict) and content.get("model_type") == MODEL_TYPE
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        return content.get("model_type") if isinstance(content, dict) else None
     except (OSError, ValueError):
-        return False
+        return None

@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor": "Check that everything nunbit needs is here and sound.",
     "demo": "Index and recognize a few photographs, to see what this is.",
     "train": "Train an encoder on pairs of pictures and texts.",
+    "distill": "Teach a small model what a large one sees.",
     "eval": "Measure how good a model is.",
     "export": "Write a model as ONNX.",
 }

@@ -14,7 +14,7 @@ def fit_options(
 ) -> FitOptions:
     """Checked as far as can be without a model. ``auto`` and ``all`` are the rungs that there is all for."""
     from nunbit.adapt import ON_EMBEDDINGS, RUNGS, Described, FitOptions, Promises
-    from nunbit.config import from_overrides
+    from nunbit.config import read_config
     from nunbit.text.templates import get_templates
 
     get_templates(templates)
@@ -24,5 +24,5 @@ def fit_options(
         "all": [name for name in RUNGS if name != Described.NAME or described],
     }
     wanted = groups.get(rungs) or [name.strip() for name in rungs.split(",")]
-    promises = from_overrides(Promises, settings, where="--set")
+    promises = read_config(Promises, None, settings)
     return FitOptions(templates=templates, descriptions=descriptions, rungs=wanted, promises=promises)

@@ -115,7 +115,7 @@ def run_contrastive(config: ContrastiveConfig, into: Path, watcher: Watcher, *, 
     """
     with join_world(config.training.device) as world:
         folder = RunFolder(into, rank=world.rank)
-        precision = config.training.precision or _precision(world.device)
+        precision = config.training.precision or choose_precision(world.device)
         mixture = Mixture(
             config.data.train,
             seed=config.training.seed,
@@ -267,7 +267,8 @@ def _distinct(items: Iterator[Any], key: Callable[[Any], str]) -> Iterator[Any]:
             yield item
 
 
-def _precision(device: torch.device) -> TrainingPrecision:
+def choose_precision(device: torch.device) -> TrainingPrecision:
+    """bfloat16 where the machine multiplies in it."""
     quick = torch.cuda.is_bf16_supported() if device.type == "cuda" else this_machine().has_bf16
     return "bfloat16" if quick else "float32"
 
@@ -287,11 +288,16 @@ def _resolved(
         "command": command or " ".join(sys.argv),
         "data_fingerprint": mixture.signature(),
         "validation_fingerprints": validation,
-        "versions": {
-            "nunbit": version("nunbit"),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "machine": str(this_machine()),
-        },
+        "versions": package_versions(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """What a run was made with, for its folder."""
+    return {
+        "nunbit": version("nunbit"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": str(this_machine()),
     }

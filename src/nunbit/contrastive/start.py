@@ -41,7 +41,7 @@ def make_student(config: ModelConfig, texts: Iterable[str], *, name: str, licens
         return ClipStudent(model, settings, config, license=license, name=name)
     assert config.start is not None  # the configuration was checked
     start = locate(config.start)
-    if start.is_dir() and is_starter(start):
+    if is_starter(start):
         return StarterStudent(start, config, license=license, name=name)
     towers: Any = load_clip(start, name).towers
     return ClipStudent(towers.model, towers.settings, config, license=license or towers.license, name=name)

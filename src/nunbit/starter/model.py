@@ -61,9 +61,9 @@ class Starter:
     @cached_property
     def picture_tower(self) -> EfficientNetLite:
         """EfficientNet-Lite2, ready for inference."""
-        from nunbit.starter.picture_tower import load_efficientnet_lite2, prepare_for_inference
+        from nunbit.starter.picture_tower import LITE2, load_efficientnet_lite, prepare_for_inference
 
-        return prepare_for_inference(load_efficientnet_lite2(PICTURE_WEIGHTS.locate()))
+        return prepare_for_inference(load_efficientnet_lite(PICTURE_WEIGHTS.locate(), LITE2))
 
     @cached_property
     def text_tower(self) -> SentenceEncoder:

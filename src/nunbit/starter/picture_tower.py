@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: the starter's picture tower, and the reader of its published weights.
+"""EfficientNet-Lite: the starter's picture tower (Lite2), a student's (Lite0), and the reader of published weights.
 
 It is written here rather than taken from a model library because the libraries that carry it import a compiled
 torchvision, which does not load beside the CPU build of torch (``docs/adr/0002-default-model.md``). A test compares
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,28 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nunbit.errors import WeightsError
 
+M = TypeVar("M", bound=nn.Module)
 FEATURE_SIZE = 1280
 NUM_CLASSES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LiteSize:
+    """A published size.
+
+    Attributes:
+        name: As its authors call it.
+        width: Channel multiplier.
+        depth: Block-count multiplier. The first and the last stage are never deepened.
+    """
+
+    name: str
+    width: float
+    depth: float
+
+
+LITE0 = LiteSize("EfficientNet-Lite0", 1.0, 1.0)
+LITE2 = LiteSize("EfficientNet-Lite2", 1.1, 1.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +104,7 @@ class ConvNorm(nn.Module):
         return functional.relu6(x, inplace=not self.training) if self.active else x
 
     def fold(self) -> None:
-        """Fold the batch norm into the convolution: the same answers, about twice as fast. For inference only."""
+        """Fold the batch norm, as it is in evaluation mode, into the convolution: the same answers, twice as fast."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)
             self.norm = nn.Identity()
@@ -111,23 +131,22 @@ class InvertedResidual(nn.Module):
         return out + x if self.residual else out
 
 
-class EfficientNetLite(nn.Module):
-    """EfficientNet-Lite as an encoder that keeps its classifier.
+class LiteBackbone(nn.Module):
+    """EfficientNet-Lite without its classifier.
 
     Args:
-        width: Channel multiplier (Lite2: 1.1).
-        depth: Block-count multiplier (Lite2: 1.2). The first and the last stage are never deepened.
+        size: Its width and depth.
     """
 
-    def __init__(self, width: float = 1.1, depth: float = 1.2) -> None:
+    def __init__(self, size: LiteSize) -> None:
         super().__init__()
         self.stem = ConvNorm(3, STEM_CHANNELS, 3, stride=2)
         blocks: list[nn.Module] = []
         inputs = STEM_CHANNELS
         for number, stage in enumerate(STAGES):
-            outputs = scale_channels(stage.channels, width)
+            outputs = scale_channels(stage.channels, size.width)
             deepened = 0 < number < len(STAGES) - 1
-            repeats = math.ceil(stage.repeats * depth) if deepened else stage.repeats
+            repeats = math.ceil(stage.repeats * size.depth) if deepened else stage.repeats
             for repeat in range(repeats):
                 stride = stage.stride if repeat == 0 else 1
                 blocks.append(
@@ -136,12 +155,27 @@ class EfficientNetLite(nn.Module):
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = ConvNorm(inputs, FEATURE_SIZE, 1)
-        self.classifier = nn.Linear(FEATURE_SIZE, NUM_CLASSES)
 
     def feature_map(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, H, W) float32 in about [-1, 1] → (B, 1280, ceil(H / 32), ceil(W / 32)), values ≥ 0."""
         out: Tensor = self.head(self.blocks(self.stem(pixel_values)))
         return out
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, H, W) float32, ``(x - 127) / 128`` of RGB in [0, 255] → (B, 1280), the mean over positions."""
+        return self.feature_map(pixel_values).mean(dim=(2, 3))
+
+
+class EfficientNetLite(LiteBackbone):
+    """EfficientNet-Lite as an encoder that keeps its classifier.
+
+    Args:
+        size: Its width and depth.
+    """
+
+    def __init__(self, size: LiteSize) -> None:
+        super().__init__(size)
+        self.classifier = nn.Linear(FEATURE_SIZE, NUM_CLASSES)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Features and class logits.
@@ -152,24 +186,28 @@ class EfficientNetLite(nn.Module):
         Returns:
             image_features (B, 1280), the mean over positions, and ImageNet logits (B, 1000).
         """
-        features = self.feature_map(pixel_values).mean(dim=(2, 3))  # (B, 1280)
+        features = self.features(pixel_values)
         return features, self.classifier(features)
 
 
-def load_efficientnet_lite2(path: Path) -> EfficientNetLite:
-    """Build EfficientNet-Lite2 and fill it from its published ``.pth`` file.
+def load_efficientnet_lite(path: Path, size: LiteSize) -> EfficientNetLite:
+    """Build EfficientNet-Lite and fill it from its published ``.pth`` file.
 
     The file names its tensors after another implementation; both list them in the order of the forward pass, so
     they are matched by order, and every shape and role (``weight``, ``running_mean``, ...) is checked.
 
+    Args:
+        path: The file.
+        size: Whose weights it holds.
+
     Raises:
-        WeightsError: The tensors are not those of EfficientNet-Lite2.
+        WeightsError: The tensors are not those of this size.
     """
     published: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    model = EfficientNetLite()
+    model = EfficientNetLite(size)
     own = model.state_dict()
     if len(published) != len(own):
-        raise WeightsError(f"{path.name} holds {len(published)} tensors, EfficientNet-Lite2 has {len(own)}")
+        raise WeightsError(f"{path.name} holds {len(published)} tensors, {size.name} has {len(own)}")
     renamed = dict(zip(own, published.values(), strict=True))
     wrong = [
         f"{theirs} {tuple(value.shape)} for {ours} {tuple(own[ours].shape)}"
@@ -177,14 +215,19 @@ def load_efficientnet_lite2(path: Path) -> EfficientNetLite:
         if value.shape != own[ours].shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]
     ]
     if wrong:
-        raise WeightsError(f"{path.name} does not fit EfficientNet-Lite2: {', '.join(wrong[:5])}")
+        raise WeightsError(f"{path.name} does not fit {size.name}: {', '.join(wrong[:5])}")
     model.load_state_dict(renamed)
     return model.eval()
 
 
-def prepare_for_inference(model: EfficientNetLite) -> EfficientNetLite:
+def prepare_for_inference(model: M) -> M:
     """Fold every batch norm and lay the weights out channels-last, in place; returns the model."""
+    return fold_norms(model).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def fold_norms(model: M) -> M:
+    """Fold every batch norm of a model in evaluation mode, in place; returns the model."""
     for module in model.modules():
         if isinstance(module, ConvNorm):
             module.fold()
-    return model.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model

@@ -19,10 +19,11 @@ class ConsoleWatcher:
     Args:
         steps: Of the whole run.
         bar: Draws the bar; None where stderr is no terminal.
+        unit: What a step sees many of.
     """
 
-    def __init__(self, steps: int, bar: ShowProgress | None) -> None:
-        self._steps, self._bar = steps, bar
+    def __init__(self, steps: int, bar: ShowProgress | None, unit: str) -> None:
+        self._steps, self._bar, self._unit = steps, bar, unit
         self._begin, self._first = 0.0, 0
         self._told = 0.0
 
@@ -31,7 +32,7 @@ class ConsoleWatcher:
         note = f"loss {values['loss']:.3f}"
         if "logit_scale" in values:
             note += f" · scale {values['logit_scale']:.1f}"
-        note += f" · {values['samples_per_second']:,.0f} pairs/s · {values['memory_mb'] / 1000:.1f} GB"
+        note += f" · {values['samples_per_second']:,.0f} {self._unit}/s · {values['memory_mb'] / 1000:.1f} GB"
         if self._bar is not None:
             self._bar(step, self._steps, note)
             return
@@ -52,15 +53,16 @@ class ConsoleWatcher:
 
 
 @contextmanager
-def console_watcher(steps: int, *, leads: bool) -> Iterator[ConsoleWatcher]:
+def console_watcher(steps: int, *, leads: bool, unit: str = "pairs") -> Iterator[ConsoleWatcher]:
     """Watch on stderr while the block runs.
 
     Args:
         steps: Of the whole run.
         leads: This is the process that talks.
+        unit: What a step sees many of.
     """
     if not leads or not sys.stderr.isatty():
-        yield ConsoleWatcher(steps, None)
+        yield ConsoleWatcher(steps, None, unit)
         return
     with progress_bar("training") as bar:
-        yield ConsoleWatcher(steps, bar)
+        yield ConsoleWatcher(steps, bar, unit)

@@ -1,0 +1,1 @@
+"""Distillation: a small picture tower learns from any encoder on pictures without labels."""
