@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import nunbit
 from nunbit.adapt import Example, Examples, Shots, class_texts, climb, embed_examples
+from nunbit.adapt.study import draw
 from nunbit.distill.run import DistillResult, load_config, run_distillation
 from nunbit.training.watching import console_watcher
 
-from few_shots import draw
 from pages import Page, table
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _measure(encoder: Encoder, data: Path, *, probe: bool) -> dict[str, list[flo
         found[name] = [_top1(test.rows @ classes.rows.T, test)]
         if probe:
             train = _shots(encoder, data / name / "train", words)
-            draws = (train.part(draw(train, SHOTS, seed)) for seed in range(DRAWS))
+            draws = (train.part(draw(train.targets, SHOTS, seed)) for seed in range(DRAWS))
             heads = [climb(classes, few, rungs=(PROBE,)).best.head for few in draws]
             found[name].append(float(np.mean([_top1(head.logits(test.rows), test) for head in heads])))
     return found
