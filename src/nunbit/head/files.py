@@ -5,17 +5,11 @@ Place in the river: learning writes, recognition and the server read.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nunbit.durable import replace_file
-from nunbit.errors import EncoderMismatch, StoreError, StoreNotFound
+from nunbit.bound_folder import BoundFolder
 from nunbit.head.head import Cache, Calibration, FeatureAdapter, Head
 from nunbit.head.unknown import Unknown
 
@@ -24,8 +18,7 @@ if TYPE_CHECKING:
 
     from nunbit.encode import Encoder
 
-FORMAT = 1
-DESCRIPTION, TENSORS = "head.json", "head.safetensors"
+FOLDER = BoundFolder("head", "nunbit adapt fit", frozenset({"classnames"}))
 
 
 def save_head(head: Head, folder: str | os.PathLike[str], encoder: Encoder, about: Mapping[str, Any]) -> None:
@@ -33,34 +26,23 @@ def save_head(head: Head, folder: str | os.PathLike[str], encoder: Encoder, abou
 
     Args:
         head: What was learned.
-        folder: Made when it is not there; a head in it is replaced. ``head.json`` is written last, and has the sha256
-            of the tensors: a folder whose writing was stopped is told from a whole one.
+        folder: Made when it is not there; a head in it is replaced.
         encoder: Whose embeddings it takes.
         about: How it came about, as plain values.
     """
-    from safetensors.numpy import save
-
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    tensors = save(_tensors(head))
     described = {
-        "format": FORMAT,
-        "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint},
         "classnames": list(head.classnames),
         "multi_label": head.multi_label,
         "numbers": _numbers(head),
         "unknown": _unknown(head),
-        "sha256": _sha256(tensors),
         "about": dict(about),
     }
-    content = json.dumps(described, ensure_ascii=False, indent=1).encode() + b"\n"
-    replace_file(place / TENSORS, lambda file: file.write(tensors))
-    replace_file(place / DESCRIPTION, lambda file: file.write(content))
+    FOLDER.write(folder, encoder, described, _tensors(head))
 
 
 def is_head(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a head."""
-    return (Path(folder) / DESCRIPTION).is_file()
+    return FOLDER.is_there(folder)
 
 
 def describe_head(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -70,19 +52,7 @@ def describe_head(folder: str | os.PathLike[str]) -> dict[str, Any]:
         StoreNotFound: There is no head.
         StoreError: Its description cannot be understood.
     """
-    path = Path(folder) / DESCRIPTION
-    if not path.is_file():
-        raise StoreNotFound(f"there is no head in {os.fspath(folder)}", hint="make one with `nunbit adapt fit`")
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        known = isinstance(described, dict) and described["format"] == FORMAT
-        if not {"encoder", "classnames", "sha256"} <= described.keys() or "fingerprint" not in described["encoder"]:
-            raise KeyError("it does not say which encoder, which classes or which file")
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged: {error}", hint="make the head again with `nunbit adapt fit`") from error
-    if not known:
-        raise StoreError(f"{path} has format {described['format']!r}, expected {FORMAT}", hint="make the head again")
-    return dict(described)
+    return FOLDER.describe(folder)
 
 
 def load_head(folder: str | os.PathLike[str], encoder: Encoder) -> Head:
@@ -97,28 +67,11 @@ def load_head(folder: str | os.PathLike[str], encoder: Encoder) -> Head:
         StoreError: Its files are damaged.
         EncoderMismatch: It was made with another encoder; both are named.
     """
-    described = describe_head(folder)
-    owner = described["encoder"]
-    if owner["fingerprint"] != encoder.fingerprint:
-        raise EncoderMismatch(
-            f"the head in {os.fspath(folder)} was made with {owner.get('name', '?')} "
-            f"({owner['fingerprint'][:12]}), not with {encoder.name} ({encoder.fingerprint[:12]})",
-            hint=f"use --model {owner.get('name', '?')}, or make the head again with `nunbit adapt fit`",
-        )
-    path = Path(folder) / TENSORS
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error}", hint="make the head again") from error
-    if _sha256(content) != described["sha256"]:
-        raise StoreError(f"{path} is not the file that head.json means: its sha256 differs", hint="make the head again")
-    return _head(described, content)
+    return _head(*FOLDER.read(folder, encoder))
 
 
-def _head(described: Mapping[str, Any], content: bytes) -> Head:
-    from safetensors.numpy import load
-
-    tensors, numbers = load(content), described["numbers"]
+def _head(described: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Head:
+    numbers = described["numbers"]
     cache = adapter = calibration = None
     if "cache.keys" in tensors:
         cache = Cache(tensors["cache.keys"], tensors["cache.values"], numbers["alpha"], numbers["beta"])
@@ -151,7 +104,7 @@ def _tensors(head: Head) -> dict[str, NDArray[Any]]:
         tensors |= {"calibration.factor": head.calibration.factor, "calibration.offset": head.calibration.offset}
     if head.unknown is not None:
         tensors |= {"unknown.rows": head.unknown.rows, "unknown.positives": head.unknown.positives}
-    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return tensors
 
 
 def _numbers(head: Head) -> dict[str, float]:
@@ -167,7 +120,3 @@ def _unknown(head: Head) -> dict[str, Any] | None:
     if head.unknown is None:
         return None
     return {name: getattr(head.unknown, name) for name in ("way", "threshold", "false_alarms", "logit_scale")}
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
