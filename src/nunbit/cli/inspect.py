@@ -50,7 +50,7 @@ def command() -> None:
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Factor on the sides of pictures before they are looked at: 0.5 is four times as quick and loses what is small.",
+    help="Factor on the sides of pictures: 0.5 takes a quarter of the time and loses what is small.",
 )
 @click.option("--layers", metavar="N,N", help="Blocks of the encoder to read; by default those that it recommends.")
 @click.option("--rows", type=click.IntRange(1), default=2000, show_default=True, help="Size of the memory bank.")
@@ -80,7 +80,11 @@ def fit(good: Sequence[str], into: Path, layers: str | None, model: str, as_json
     report_rejected(rejected)
     threshold = inspector.threshold
     if as_json:
-        row = {"good": threshold.good_parts, "rejected": len(rejected), "rows": len(inspector.bank.rows)}
+        row: dict[str, Any] = {
+            "good": threshold.good_parts,
+            "rejected": len(rejected),
+            "rows": len(inspector.bank.rows),
+        }
         row |= {"threshold": round(threshold.value, 6), "false_alarms": threshold.false_alarms}
         print_json(row | {"promised": round(threshold.promised, 6), "is_kept": threshold.is_kept})
     else:
