@@ -8,7 +8,7 @@ a layout of its own. Half of the boards, every other one by name, is for choosin
 Protocol: a half is divided in two folds. The templates of one fold teach, the boards of the other one are tested: their
 templates are good, their photographs defective. Then the folds change places. So no layout that is tested was seen;
 this is harder than a factory, where a part looks like the one before. That case is shown beside it: each board's own
-template is added to the bank, which says nothing about whether good parts are told from bad ones, for it is in the bank.
+template is added to the bank. It says nothing of whether good parts are told from bad ones, for the good one is known.
 
 Kinds: heads learn from k defects of each kind, cut out of the fold that teaches, five times with other seeds; then they
 name the regions that were found on the other fold. A region's truth is the box that it covers most.
@@ -27,13 +27,15 @@ from pathlib import Path
 
 import numpy as np
 import nunbit
-from nunbit.adapt import Examples, class_texts, climb, embed_examples
+from nunbit.adapt import Examples, LinearProbe, class_texts, climb, embed_examples
 from nunbit.adapt.unknown import auroc
-from nunbit.console import track
+from nunbit.console import say, track
 from nunbit.encode import Encoder, EncoderInfo
 from nunbit.head import Head
 from nunbit.images import open_image
-from nunbit.inspection import FitOptions, Inspection, Inspector, MemoryBank, Region, name_kinds, patch_grid
+from nunbit.inspection import FitOptions, Inspection, Inspector, MemoryBank, Region, cut_regions, patch_grid
+from nunbit.inspection.kinds import MARGIN
+from PIL import Image
 
 from few_shots import DEFECTS, KS, SEEDS, Defect, cut_defects, draw, read_defects
 from pages import Page, table
@@ -135,10 +137,12 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--rows", type=int, default=FitOptions().rows)
     parser.add_argument("--dev", action="store_true", help="to choose by: the other half of the boards")
+    parser.add_argument("--boards", type=int, help="so many of them alone, to see whether it runs")
     parser.add_argument("--page", action="store_true", help="write benchmarks/results")
     options = parser.parse_args()
     encoder = Remembering(nunbit.load(options.model, engine="torch"))
     half = sorted(path.stem for path in (options.data / "deeppcb/boxes").glob("*.txt"))[options.dev :: 2]
+    half = half[: options.boards]
     boards = Boards(encoder, options.data, (half[0::2], half[1::2]))
     page = Page("inspection", f"Circuit boards, inspected from good ones alone: {encoder.name}")
     page.add(__doc__.partition("\n\n")[2].partition("\n\n")[2].strip())
@@ -146,7 +150,8 @@ def main() -> None:
     how = FitOptions(scale=options.scale, rows=options.rows)
     fitted = {count: boards.fit(how, count) for count in track(GOOD_PARTS, label="learning", total=len(GOOD_PARTS))}
     page.add(_where(boards, fitted))
-    page.add(_kinds(boards, fitted[GOOD_PARTS[-1]], margins=MARGINS if options.dev else (None,)))
+    say(page.parts[-1])  # the rest takes minutes
+    page.add(_kinds(boards, fitted[GOOD_PARTS[-1]], margins=MARGINS if options.dev else (MARGIN,)))
     page.close(to_file=options.page)
 
 
@@ -199,11 +204,12 @@ def _where(boards: Boards, fitted: dict[int, list[Inspector]]) -> str:
     met = "met" if float(rows[-2][3]) >= BAR else "not met"
     return (
         table(["good parts", *HEAD], rows)
-        + f"\n\nBar, AUROC of boxes from {GOOD_PARTS[-1]} other boards: at least {BAR}. Found {rows[-2][3]}: {met}. By kind: "
+        + f"\n\nBar, AUROC of boxes from {GOOD_PARTS[-1]} other boards: at least {BAR}. Found {rows[-2][3]}: {met}. By "
+        + "kind: "
         + ", ".join(f"{label.removesuffix(' on a circuit board')} {value:.3f}" for label, value in by_kind.items())
         + f".\n\nA picture of 640 × 640 takes {np.median(first):.2f} s (median of {len(first)}); the bank holds "
-        f"{len(bank):,} patches of {bank.shape[1]} numbers, {bank.nbytes / 1e6:.1f} MB.\n\nWhat the threshold promises, "
-        "for boards like those that taught: "
+        f"{len(bank):,} patches of {bank.shape[1]} numbers, {bank.nbytes / 1e6:.1f} MB.\n\nWhat the threshold "
+        "promises, for boards like those that taught: "
         + "; ".join(f"{n}: {line}" for n, line in zip(fitted, lines, strict=True))
         + "."
     )
@@ -220,35 +226,37 @@ def _with_own(boards: Boards, inspectors: Sequence[Inspector]) -> Found:
     return found
 
 
-def _kinds(boards: Boards, inspectors: Sequence[Inspector], margins: Sequence[int | None]) -> str:
+def _kinds(boards: Boards, inspectors: Sequence[Inspector], margins: Sequence[int]) -> str:
     """Accuracy of kinds of found regions, by shots."""
-    right: dict[tuple[int | None, int], list[float]] = defaultdict(list)
-    regions = 0
-    for number, fold in enumerate(boards.folds):
-        heads = _heads(boards, boards.folds[1 - number])
-        for board in track(fold, label="kinds", total=len(fold)):
-            path, defects = boards.picture(board, "test"), read_defects(boards.data, board)
-            found = inspectors[number].inspect(path)
-            regions += sum(_truth(region, defects) is not None for region in found.regions)
+    right: dict[tuple[int, int], list[bool]] = defaultdict(list)
+    for inspector, fold, other in zip(inspectors, boards.folds, boards.folds[::-1], strict=True):
+        crops: dict[int, list[Image.Image]] = defaultdict(list)
+        truths: list[str] = []
+        for board in fold:
+            picture, _ = open_image(boards.picture(board, "test"))
+            defects = read_defects(boards.data, board)
+            told = [(one, truth) for one in inspector.inspect(picture).regions if (truth := _truth(one, defects))]
+            truths += [truth for _, truth in told]
             for margin in margins:
-                options = {} if margin is None else {"margin": margin}
-                for shots, head in heads:
-                    named = name_kinds(boards.encoder, head, path, found, **options)
-                    for region in named.regions:
-                        if (truth := _truth(region, defects)) is not None:
-                            right[margin, shots].append(region.kinds[0].label == truth)
-    rows = [
-        ["" if margin is None else f"margin {margin}", *(f"{100 * np.mean(right[margin, k]):.1f}" for k in KS)]
-        for margin in margins
+                crops[margin] += cut_regions(picture, [region for region, _ in told], margin)
+        rows = {margin: boards.encoder.encode_image(crops[margin]) for margin in margins}
+        for shots, head in _heads(boards, other):
+            for margin in margins:
+                said = [head.classnames[best] for best in head.logits(rows[margin]).argmax(1)]
+                right[margin, shots] += [one == truth for one, truth in zip(said, truths, strict=True)]
+    count = len(right[margins[0], KS[0]]) // len(SEEDS)
+    table_rows = [
+        [f"{margin} pixels around", *(f"{100 * np.mean(right[margin, k]):.1f}" for k in KS)] for margin in margins
     ]
     return (
-        f"## Kinds: {len(DEFECTS)}, named on {regions} regions that touch a true box\n\nAccuracy by shots a kind, %, mean "
-        f"of {len(SEEDS)} draws (by chance {100 / len(DEFECTS):.0f}).\n\n" + table(["k", *map(str, KS)], rows)
+        f"## Kinds: {len(DEFECTS)}, named on {count} regions that touch a true box\n\nAccuracy by shots a kind, %, "
+        f"mean of {len(SEEDS)} draws (by chance {100 / len(DEFECTS):.0f}); heads are linear probes.\n\n"
+        + table(["shots", *map(str, KS)], table_rows)
     )
 
 
 def _heads(boards: Boards, fold: Sequence[str]) -> list[tuple[int, Head]]:
-    """A head for each number of shots and seed, by the rungs that `nunbit adapt fit` would try."""
+    """A head for each number of shots and seed."""
     with tempfile.TemporaryDirectory() as scratch:
         examples = [one for board in fold for one in cut_defects(boards.data, board, Path(scratch))]
         names = tuple(dict.fromkeys(one.labels[0] for one in examples))
@@ -256,7 +264,7 @@ def _heads(boards: Boards, fold: Sequence[str]) -> list[tuple[int, Head]]:
     classes = class_texts(boards.encoder, names)
     draws = [(k, seed) for k in KS for seed in SEEDS]
     return [
-        (k, climb(classes, shots.part(draw(shots, k, seed))).best.head)
+        (k, climb(classes, shots.part(draw(shots, k, seed)), [LinearProbe.NAME]).best.head)
         for k, seed in track(draws, label="heads", total=len(draws))
     ]
 

@@ -2,7 +2,7 @@
 
 from nunbit.inspection.fitting import FitOptions
 from nunbit.inspection.inspector import Inspection, Inspector
-from nunbit.inspection.kinds import name_kinds
+from nunbit.inspection.kinds import cut_regions, name_kinds
 from nunbit.inspection.memory_bank import MemoryBank, greedy_coreset, make_bank
 from nunbit.inspection.patches import Look, patch_grid
 from nunbit.inspection.pictures import draw_inspection
@@ -17,6 +17,7 @@ __all__ = [
     "MemoryBank",
     "Region",
     "Threshold",
+    "cut_regions",
     "draw_inspection",
     "find_regions",
     "greedy_coreset",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nunbit.encode import Encoder
     from nunbit.types import FloatArray, ImageSource
 
-CANDIDATES = 50_000
+CANDIDATES = 20_000
 FOLDS = 5
 
 

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 from nunbit.images import open_image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import Image
+
     from nunbit.encode import Encoder
     from nunbit.head import Head
     from nunbit.inspection.inspector import Inspection
+    from nunbit.inspection.regions import Region
     from nunbit.types import ImageSource
 
-MARGIN = 8
+MARGIN = 24
+"""As much as `benchmarks/few_shots.py` leaves around the defects that it learns from."""
 
 
 def name_kinds(
@@ -34,17 +40,21 @@ def name_kinds(
     if not inspection.regions:
         return inspection
     image, _ = open_image(picture)
-    crops = [
-        image.crop(
+    rows = encoder.encode_image(cut_regions(image, inspection.regions, margin))
+    named = [replace(region, kinds=head.predict(row)) for region, row in zip(inspection.regions, rows, strict=True)]
+    return replace(inspection, regions=tuple(named))
+
+
+def cut_regions(picture: Image.Image, regions: Sequence[Region], margin: int = MARGIN) -> list[Image.Image]:
+    """Regions as pictures of their own, with so many pixels around each as far as the picture goes."""
+    return [
+        picture.crop(
             (
                 max(region.left - margin, 0),
                 max(region.top - margin, 0),
-                min(region.right + margin, image.width),
-                min(region.bottom + margin, image.height),
+                min(region.right + margin, picture.width),
+                min(region.bottom + margin, picture.height),
             )
         )
-        for region in inspection.regions
+        for region in regions
     ]
-    rows = encoder.encode_image(crops)
-    named = [replace(region, kinds=head.predict(row)) for region, row in zip(inspection.regions, rows, strict=True)]
-    return replace(inspection, regions=tuple(named))
