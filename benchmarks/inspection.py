@@ -40,7 +40,7 @@ from PIL import Image
 from few_shots import DEFECTS, KS, SEEDS, Defect, cut_defects, draw, read_defects
 from pages import Page, table
 
-GOOD_PARTS = (5, 10, 25)
+GOOD_PARTS = (5, 25)
 BAR = 0.85
 MARGINS = (0, 8, 16, 24, 32)
 _TRIES = 100

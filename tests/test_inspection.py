@@ -141,7 +141,7 @@ def test_tiles_cover_each_cell_once_and_in_its_place(size: tuple[int, int]) -> N
     grid = patch_grid(color_encoder(), picture)
     width, height = size
     rows, columns = -(-height // CELL), -(-width // CELL)
-    pixels = np.pad(np.asarray(picture), ((0, rows * CELL - height), (0, columns * CELL - width), (0, 0)), "edge")
+    pixels = np.pad(np.asarray(picture), ((0, rows * CELL - height), (0, columns * CELL - width), (0, 0)), "symmetric")
     plain = (pixels.reshape(rows, CELL, columns, CELL, 3).mean((1, 3)) / 255 - 0.5) / 0.5
     np.testing.assert_allclose(grid, plain, atol=1e-5)
 
