@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nunbit.types import FloatArray
 
 MARGIN = 1 / 8
-"""Share of a tile's side, at each end, that is looked at and not believed: what is beyond the tile is missing there. The
+"""Share of a tile's side, at each end, that is looked at and not believed: what is beyond it is missing there. The
 starter's features at a bare edge are off by more than a defect is; behind 4 of 32 cells, by a fiftieth of that."""
 
 
