@@ -24,6 +24,7 @@ from nunbit.inspection import (
     Inspector,
     Look,
     MemoryBank,
+    cut_regions,
     draw_inspection,
     find_regions,
     greedy_coreset,
@@ -331,6 +332,7 @@ def test_kinds_are_named_of_what_the_region_shows() -> None:
     flawed.paste((0, 0, 255), (60, 40, 80, 60))
     found = inspector.inspect(flawed)
     assert all(region.kinds == () for region in found.regions)
+    assert {crop.size for crop in cut_regions(flawed, found.regions, 2)} == {(10, 12), (22, 22)}  # not beyond the edge
     named = name_kinds(inspector.encoder, color_head(), flawed, found, margin=2)
     assert {region.left: region.kinds[0].label for region in named.regions} == {0: "scratch", 60: "dent"}
 
