@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--model", default="starter")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--rows", type=int, default=FitOptions().rows)
+    parser.add_argument("--places-above", type=float, default=FitOptions().places_above)
     parser.add_argument("--dev", action="store_true", help="to choose by: the other half of the boards")
     parser.add_argument("--boards", type=int, help="so many of them alone, to see whether it runs")
     parser.add_argument("--page", action="store_true", help="write benchmarks/results")
@@ -149,7 +150,7 @@ def main() -> None:
     page = Page("inspection", f"Circuit boards, inspected from good ones alone: {encoder.name}")
     page.add(__doc__.partition("\n\n")[2].partition("\n\n")[2].strip())
     page.add(f"{len(half)} boards {'to choose by' if options.dev else 'that nothing was chosen by'}.")
-    how = FitOptions(scale=options.scale, rows=options.rows)
+    how = FitOptions(scale=options.scale, rows=options.rows, places_above=options.places_above)
     fitted = {count: boards.fit(how, count) for count in track(GOOD_PARTS, label="learning", total=len(GOOD_PARTS))}
     page.add(_where(boards, fitted))
     say(page.parts[-1])  # the rest takes minutes

@@ -35,6 +35,7 @@ from nunbit.inspection import (
     set_threshold,
 )
 from nunbit.inspection.regions import heat_map
+from nunbit.inspection.threshold import Threshold
 from nunbit.preprocessing import Preprocessing
 from nunbit.types import Rejected
 from nunbit.vision_encoder import VisionTransformer, VitConfig
@@ -220,20 +221,41 @@ def test_who_has_no_patches_says_so() -> None:
 
 
 def test_the_line_lets_through_what_it_promises() -> None:
-    scores = list(RNG(0).permutation(19).astype(float))
-    assert set_threshold(scores, 0.05).value == 18
-    assert set_threshold(scores, 0.05).promised == pytest.approx(0.05)
-    assert set_threshold(scores, 0.2).value == 15
-    few = set_threshold(scores[:4], 0.05)
+    def line(scores: np.ndarray, false_alarms: float) -> Threshold:
+        return set_threshold([np.array([score]) for score in scores], false_alarms, 0.001)
+
+    scores = RNG(0).permutation(19).astype(np.float32)
+    assert line(scores, 0.05).value == 18
+    assert line(scores, 0.05).promised == pytest.approx(0.05)
+    assert line(scores, 0.2).value == 15
+    few = line(scores[:4], 0.05)
     assert few.value == max(scores[:4]) and not few.is_kept and few.needed == 19
     assert few.promised == pytest.approx(0.2)
     assert "too few" in few.words() and "takes 19" in few.words()
-    assert set_threshold(scores, 0.05).is_kept
+    assert line(scores, 0.05).is_kept
     trials = RNG(1).normal(size=(4000, 31))
-    above = np.mean([trial[30] > set_threshold(list(trial[:30]), 0.1).value for trial in trials])
+    above = np.mean([trial[30] > line(trial[:30], 0.1).value for trial in trials])
     assert 0.08 < above <= 0.11
     with pytest.raises(UsageError, match="false_alarms"):
-        set_threshold(scores, 1.0)
+        line(scores, 1.0)
+
+
+def test_places_have_a_lower_line_than_parts() -> None:
+    parts = [RNG(number).normal(size=(20, 20)).astype(np.float32) for number in range(20)]
+    found = set_threshold(parts, 0.05, 0.01)
+    assert found.value == sorted(part.max() for part in parts)[19]
+    assert np.mean(np.concatenate(parts) > found.places) == pytest.approx(0.01, abs=1e-3)
+    few = set_threshold(parts, 0.9, 1e-6)
+    assert few.places == few.value < found.value  # never above
+
+
+def test_a_good_part_has_no_region_though_places_cross_the_lower_line() -> None:
+    encoder, pictures = color_encoder(), [noise(seed) for seed in range(4)]
+    inspector = Inspector.fit(encoder, pictures, FitOptions(false_alarms=0.2, rows=10_000, places_above=0.2))
+    assert inspector.threshold.places < inspector.threshold.value
+    for seed in range(10, 16):
+        found = inspector.inspect(noise(seed))
+        assert bool(found.regions) == found.is_defective
 
 
 def test_each_good_part_is_scored_by_a_bank_without_it() -> None:

@@ -39,6 +39,7 @@ class FitOptions:
 
     Attributes:
         false_alarms: Share of good parts that may be called defective, in (0, 1).
+        places_above: As in `nunbit.inspection.threshold.set_threshold`: the lower, the smaller are regions.
         scale: As in `nunbit.inspection.Look`.
         layers: As in `nunbit.inspection.Look`.
         rows: Features that the bank holds at most. They are chosen from `CANDIDATES`, drawn at random, as many from
@@ -50,14 +51,15 @@ class FitOptions:
     """
 
     false_alarms: float = 0.05
+    places_above: float = 0.001
     scale: float = 1.0
     layers: tuple[int, ...] | None = None
     rows: int = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.false_alarms < 1 or self.rows < 1:
-            raise UsageError(f"{self}: expected false_alarms in (0, 1) and at least one row")
+        if not (0 < self.false_alarms < 1 and 0 < self.places_above < 1) or self.rows < 1:
+            raise UsageError(f"{self}: expected false_alarms and places_above in (0, 1), and at least one row")
 
     @property
     def look(self) -> Look:
@@ -88,18 +90,17 @@ def fit_bank(
             "is set on parts that the bank does not know",
             hint="give 5 to 50 pictures of good parts, as different as good parts are",
         )
-    scores: list[float] = []
+    distances: list[FloatArray] = []
     folds = min(FOLDS, len(kept))
     for fold in range(folds):
         known = np.concatenate([some for number, some in enumerate(drawn) if number % folds != fold])
         bank = make_bank(known, options.rows, seed=options.seed)
         for source in kept[fold::folds]:
             picture, _ = open_image(source)
-            scores.append(float(bank.distances(_features(encoder, picture, options.look)).max()))
-            show(len(kept) + len(scores), 2 * len(kept))
-    return make_bank(np.concatenate(drawn), options.rows, seed=options.seed), set_threshold(
-        scores, options.false_alarms
-    )
+            distances.append(bank.distances(_features(encoder, picture, options.look)))
+            show(len(kept) + len(distances), 2 * len(kept))
+    bank = make_bank(np.concatenate(drawn), options.rows, seed=options.seed)
+    return bank, set_threshold(distances, options.false_alarms, options.places_above)
 
 
 def _features(encoder: Encoder, picture: Image.Image, look: Look) -> FloatArray:

@@ -112,9 +112,10 @@ class Inspector:
         grid = patch_grid(self.encoder, image, self.look)
         distances = self.bank.distances(grid.reshape(-1, grid.shape[-1])).reshape(grid.shape[:2])
         cell = self.encoder.patch_size / self.look.scale
-        regions = find_regions(distances, self.threshold.value, cell, image.size)
-        heat = heat_map(distances, cell, image.size)
-        return Inspection(float(distances.max()), self.threshold.value, heat, regions)
+        score = float(distances.max())
+        defective = score > self.threshold.value
+        regions = find_regions(distances, self.threshold.places, cell, image.size) if defective else ()
+        return Inspection(score, self.threshold.value, heat_map(distances, cell, image.size), regions)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write all of it but the encoder, to whose fingerprint it is bound; one that is there is replaced."""

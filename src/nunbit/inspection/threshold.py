@@ -1,5 +1,8 @@
 """The score from which on a part is called defective: set on good parts alone, at a stated rate of false alarms.
 
+A part is defective when its worst place is above a line that hardly any place of a whole good part crosses. Where it is
+defective is asked of defective parts alone, and of each place by itself: for that a second line lies lower.
+
 N good parts, each scored by a bank that never saw it, and one more good part: its score is as likely to take any of
 the N + 1 places in their order. So it lies above the k-th smallest of the N with a probability of at most
 ``1 - k / (N + 1)`` (split conformal prediction, arXiv 2107.07511), and nothing has to be assumed of how scores spread.
@@ -10,8 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from nunbit.errors import UsageError
+
+if TYPE_CHECKING:
+    from nunbit.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +31,13 @@ class Threshold:
         value: Parts with a higher score are defective.
         false_alarms: Share of good parts that may be called defective, as it was asked for, in (0, 1).
         good_parts: N, so many it was set by.
+        places: Places of a defective part with a larger distance are part of the defect; at most ``value``.
     """
 
     value: float
     false_alarms: float
     good_parts: int
+    places: float
 
     @property
     def promised(self) -> float:
@@ -53,20 +64,25 @@ class Threshold:
         )
 
 
-def set_threshold(scores: Sequence[float], false_alarms: float) -> Threshold:
-    """Draw the line.
+def set_threshold(distances: Sequence[FloatArray], false_alarms: float, places_above: float) -> Threshold:
+    """Draw both lines.
 
     Args:
-        scores: Of N good parts, none of them by a bank that knows it.
+        distances: Of the places of N good parts, none of them by a bank that knows it; a part's score is the largest.
         false_alarms: Share of good parts that may be called defective. With fewer than ``1 / false_alarms - 1`` parts
             the line is at the highest score, and `Threshold.is_kept` is false.
+        places_above: Share of the places of good parts that lie above the lower line, in (0, 1).
 
     Raises:
         UsageError: No scores, or a rate outside of (0, 1).
     """
-    if not 0 < false_alarms < 1 or not scores:
-        raise UsageError(f"false_alarms is {false_alarms} with {len(scores)} scores; expected (0, 1), and one at least")
-    return Threshold(sorted(scores)[_place(len(scores), false_alarms) - 1], false_alarms, len(scores))
+    if not 0 < false_alarms < 1 or not distances:
+        found = f"false_alarms is {false_alarms} with {len(distances)} parts"
+        raise UsageError(f"{found}; expected (0, 1), and one at least")
+    scores = sorted(float(some.max()) for some in distances)
+    value = scores[_place(len(scores), false_alarms) - 1]
+    places = float(np.quantile(np.concatenate([some.ravel() for some in distances]), 1 - places_above))
+    return Threshold(value, false_alarms, len(scores), min(places, value))
 
 
 def _place(count: int, false_alarms: float) -> int:
