@@ -67,7 +67,8 @@ def main() -> None:
 def distill(data: Path, into: Path, overrides: list[str], engine: str | None) -> DistillResult:
     """The run, or the rest of it."""
     folders = [str(data / part) for part in ("clothing/train", "grocery/train", "coco/images")]
-    config = load_config(folders, overrides=overrides)
+    words = dict.fromkeys(word for names in classnames(data).values() for word in names.values())
+    config = load_config(folders, overrides=[f"labels={json.dumps([*words], ensure_ascii=False)}", *overrides])
     with console_watcher(config.training.steps, leads=True, unit="pictures") as watcher:
         return run_distillation(config, into, watcher, engine=engine)
 

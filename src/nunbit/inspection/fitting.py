@@ -51,7 +51,7 @@ class FitOptions:
     """
 
     false_alarms: float = 0.05
-    places_above: float = 0.001
+    places_above: float = 0.0003
     scale: float = 1.0
     layers: tuple[int, ...] | None = None
     rows: int = 2000
