@@ -3,8 +3,8 @@
     python benchmarks/distill.py --data ../shared/data --into DIR [--page]
 
 The student learns from clothing's and grocery's train pictures and COCO's photographs, without a label and without a
-test picture (`nunbit.distill`, with its defaults but for `SETTINGS`); it copies the teacher's probabilities of the words
-of both sets' classes, as one does who knows what will be asked. Whatever was chosen, was chosen by the agreement
+test picture (`nunbit.distill`, with its defaults but for `SETTINGS`); it copies the teacher's probabilities of the
+words of both sets' classes, as one does who knows what will be asked. Whatever was chosen, was chosen by the agreement
 with the teacher on held-out pictures of these (one in twenty). Then both name the test pictures by the words of their
 classes; with `--probe` also by the ladder's linear probe on 16 train pictures a class, mean of three draws.
 """

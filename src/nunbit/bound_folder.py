@@ -56,7 +56,7 @@ class BoundFolder:
         Args:
             folder: Made when it is not there; one in it is replaced. The description is written last, and has the
                 sha256 of the tensors: a folder whose writing was stopped is told from a whole one.
-            encoder: Name and fingerprint of what it is bound to.
+            encoder: Name and fingerprint of what it is bound to; of a folder the whole path is kept.
             described: Plain values.
             tensors: Arrays of any shapes.
         """
@@ -65,7 +65,8 @@ class BoundFolder:
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         content = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
-        owner = dict(zip(("name", "fingerprint"), encoder, strict=True))
+        name, fingerprint = encoder
+        owner = {"name": str(Path(name).absolute()) if Path(name).is_dir() else name, "fingerprint": fingerprint}
         whole = {"format": FORMAT, "encoder": owner, **described, "sha256": _sha256(content)}
         text = json.dumps(whole, ensure_ascii=False, indent=1).encode() + b"\n"
         replace_file(self._tensors(place), lambda file: file.write(content))

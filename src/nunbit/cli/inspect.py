@@ -225,7 +225,7 @@ def _check_names(into: Path | None, files: Sequence[Path]) -> None:
             raise UsageError(
                 f"{other} and {file} would be one picture in {into}", hint="check them one after the other"
             )
-        if into is not None and (into / f"{file.stem}.png").absolute() == file:
+        if into is not None and (into / f"{file.stem}.png").resolve() == file.resolve():
             raise UsageError(f"{file} would be written over", hint="give --into another folder")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nunbit.bound_folder import BoundFolder
+from nunbit.errors import StoreError
 from nunbit.head.head import AnswerSets, Cache, Calibration, FeatureAdapter, Head
 from nunbit.head.unknown import Unknown
 
@@ -86,7 +87,12 @@ def load_head(folder: str | os.PathLike[str], encoder: Encoder) -> Head:
         StoreError: Its files are damaged.
         EncoderMismatch: It was made with another encoder; both are named.
     """
-    return _head(*FOLDER.read(folder, encoder))
+    described, tensors = FOLDER.read(folder, encoder)
+    try:
+        return _head(described, tensors)
+    except (KeyError, TypeError) as error:
+        again = f"make it again with `{FOLDER.command}`"
+        raise StoreError(f"the head in {os.fspath(folder)} is damaged: {error}", hint=again) from error
 
 
 def _head(described: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Head:
@@ -110,7 +116,7 @@ def _head(described: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> 
         multi_label=bool(described["multi_label"]),
         calibration=calibration,
         unknown=unknown,
-        answers=None if described["answers"] is None else AnswerSets(**described["answers"]),
+        answers=None if described.get("answers") is None else AnswerSets(**described["answers"]),
     )
 
 

@@ -5,7 +5,8 @@ defective is asked of defective parts alone, and of each place by itself: for th
 
 N good parts, each scored by a bank that never saw it, and one more good part: its score is as likely to take any of
 the N + 1 places in their order. So it lies above the k-th smallest of the N with a probability of at most
-``1 - k / (N + 1)`` (split conformal prediction, arXiv 2107.07511), and nothing has to be assumed of how scores spread.
+``1 - k / (N + 1)`` (conformal prediction, arXiv 2107.07511), and nothing has to be assumed of how scores spread. Nearly
+so: banks of a fold fewer parts make the line a little high, and several photographs of one part make it low.
 """
 
 from __future__ import annotations
