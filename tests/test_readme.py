@@ -34,6 +34,8 @@ def test_the_card_repeats_the_readme() -> None:
 
 
 def test_links_point_to_files() -> None:
-    for name in ("README.md", "README.ko.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8")):
-            assert target.startswith("http") or (ROOT / target).exists(), target
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"]
+    for page in pages:
+        words = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.S)
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", words):
+            assert target.startswith("http") or (page.parent / target).exists(), (page.name, target)
