@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import nunbit
 from nunbit.adapt import LinearProbe, Promises, Shots, climb
-from nunbit.adapt.figures import UnknownFigures, measure_probabilities, measure_unknown
+from nunbit.adapt.figures import Telling, UnknownFigures, measure_probabilities, measure_unknown
 from nunbit.adapt.promises import keep_promises, negative_rows
 from nunbit.adapt.study import draw
 from nunbit.console import track
@@ -97,8 +97,14 @@ def _told(encoder: Encoder, data: Sorted, others: Shots) -> list[list[str]]:
             negatives = negative_rows(encoder, data.classes.part(known), Promises(unknown="negatives"))
             for way in WAYS:
                 given = negatives if way == "negatives" else None
-                shots = _drawn(data, seed)
-                one = measure_unknown(data.classes, shots, measured, known, way, rung=LinearProbe.NAME, negatives=given)
+                one = measure_unknown(
+                    data.classes,
+                    _drawn(data, seed),
+                    measured,
+                    known,
+                    Telling(way, negatives=given),
+                    rung=LinearProbe.NAME,
+                )
                 assert one is not None  # sixteen examples a class are enough
                 found[way].append(one)
         areas = [np.mean([one.auroc for one in found[way]]) for way in WAYS]

@@ -218,7 +218,9 @@ def test_fit_and_recognize_on_the_command_line(
     for meant in (str(tmp_path / "mine.head"), "mine.head", str(sorted_pictures)):
         ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", meant])
         assert ran.exit_code == 2 and f"the folder {meant}" in ran.output
-    ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", str(into), "--model", "x", "--templates", "photo"])
+    ran = CliRunner().invoke(
+        command_line, ["recognize", some, "--labels", str(into), "--model", "x", "--templates", "photo"]
+    )
     assert ran.exit_code == 2 and "no effect on a head" in ran.output
     described = json.loads((into / "head.json").read_text(encoding="utf-8"))
     described["encoder"]["name"] = "someone/else"

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from index_fakes import make_encoder, picture
 from nunbit.adapt import FitOptions, Promises, make_study, read_examples, report_page
 from nunbit.adapt.calibration import calibration_error
-from nunbit.adapt.figures import _smallest_sets, measure_probabilities, measure_unknown
+from nunbit.adapt.figures import Telling, _smallest_sets, measure_probabilities, measure_unknown
 from nunbit.adapt.study import AUTO, DRAWS, draw
 from nunbit.cli import nunbit as command_line
 from nunbit.errors import UsageError
@@ -70,7 +70,7 @@ def test_unknown_is_measured_on_classes_that_were_not_learned() -> None:
     classes, taught = make_task(12, noise=0.4)
     _, asked = make_task(12, noise=0.4)
     asked = replace(asked, rows=make_task(12, noise=0.45)[1].rows)
-    found = measure_unknown(classes, taught, asked, np.array([0, 1]), "neighbors", rung="nearest-mean")
+    found = measure_unknown(classes, taught, asked, np.array([0, 1]), Telling("neighbors"), rung="nearest-mean")
     inside = asked.targets[:, :2].any(1)
     assert (len(found.known), len(found.strange)) == (inside.sum(), (~inside).sum())
     nearest = np.sort(asked.rows @ taught.rows[taught.targets[:, :2].any(1)].T, axis=1)[:, -3:].mean(1)

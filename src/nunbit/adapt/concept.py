@@ -109,15 +109,10 @@ def learn_concept(
     hard = others[np.argsort(-(index[others] @ likest), kind="stable")[:HARD]]
     learner = _Learner(labels, logit_scale, index[hard], index[others], false_alarms)
     weights, bias = learner.learn(photographs)
-    found: list[int] = []
-    for group in groups if len(np.unique(groups)) > 1 else ():
-        direction, offset = learner.learn(photographs[groups != group])
-        own = learner.scores(photographs[len(found) : len(found) + 1], direction, offset)[0]
-        found.append(int((learner.scores(index[others], direction, offset) > own).sum()))
     head = learner.head(name, weights, bias)
     scores = learner.scores(index, weights, bias)
     before, taken = _forgotten(labels, index[others], scores[others])
-    return Concept(head, np.array(found, np.int64), perhaps, hard, before, taken, scores)
+    return Concept(head, _left_out(learner, photographs, groups), perhaps, hard, before, taken, scores)
 
 
 def _perhaps(photographs: FloatArray, index: FloatArray, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
@@ -181,6 +176,16 @@ class _Learner:
         if self.labels is None:
             return np.zeros(len(rows))
         return energy(self.logit_scale * (rows.astype(np.float64) @ self.labels.rows.T))
+
+
+def _left_out(learner: _Learner, photographs: FloatArray, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How many others come before each photograph, to what was learned without its group."""
+    found: list[int] = []
+    for number, group in enumerate(groups if len(np.unique(groups)) > 1 else ()):
+        direction, offset = learner.learn(photographs[groups != group])
+        own = learner.scores(photographs[number : number + 1], direction, offset)[0]
+        found.append(int((learner.scores(learner.others, direction, offset) > own).sum()))
+    return np.array(found, np.int64)
 
 
 def _forgotten(

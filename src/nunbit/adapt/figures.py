@@ -132,16 +132,29 @@ class UnknownFigures:
         return float((self.strange < self.threshold).mean())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Telling:
+    """How unknown pictures are told.
+
+    Attributes:
+        way: As in `nunbit.head.Unknown`.
+        false_alarms: Share of known pictures that may be called unknown.
+        negatives: (M, D) rows of words that are no class, for the way ``negatives``.
+    """
+
+    way: Way
+    false_alarms: float = 0.05
+    negatives: FloatArray | None = None
+
+
 def measure_unknown(
     classes: ClassTexts,
     teaching: Shots,
     measured: Shots,
     known: npt.NDArray[np.intp],
-    way: Way,
+    telling: Telling,
     *,
     rung: str,
-    false_alarms: float = 0.05,
-    negatives: FloatArray | None = None,
 ) -> UnknownFigures | None:
     """Learn some of the classes, and see what becomes of pictures of the others.
 
@@ -150,10 +163,8 @@ def measure_unknown(
         teaching: Their examples; those of other classes than ``known`` teach nothing.
         measured: Pictures that taught nothing.
         known: Positions of the classes that are learned, at least two.
-        way: As in `nunbit.head.Unknown`.
+        telling: How the others are told.
         rung: On embeddings, which learns them.
-        false_alarms: Share of known pictures that may be called unknown.
-        negatives: (M, D) rows of words that are no class, for the way ``negatives``.
 
     Returns:
         None where there are too few examples to tell what is unknown.
@@ -163,7 +174,9 @@ def measure_unknown(
     taught = replace(taught, targets=taught.targets[:, known])
     best = climb(words, taught, [rung]).best
     said = best.held_out[np.isfinite(best.held_out).all(1)]
-    unknown = set_unknown(way, words, taught, said, false_alarms=false_alarms, negatives=negatives)
+    unknown = set_unknown(
+        telling.way, words, taught, said, false_alarms=telling.false_alarms, negatives=telling.negatives
+    )
     if unknown is None:
         return None
     logits = best.head.logits(measured.rows)

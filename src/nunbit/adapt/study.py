@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nunbit.adapt.examples import Example, Examples, embed_examples
-from nunbit.adapt.figures import ProbabilityFigures, UnknownFigures, measure_probabilities, measure_unknown
+from nunbit.adapt.figures import (
+    ProbabilityFigures,
+    Telling,
+    UnknownFigures,
+    measure_probabilities,
+    measure_unknown,
+)
 from nunbit.adapt.fitting import FitOptions, Fitted, fit_head
 from nunbit.adapt.ladder import ON_EMBEDDINGS, Shots, climb
 from nunbit.adapt.near import near_groups
@@ -189,15 +195,7 @@ def _unknown(encoder: Encoder, fitted: Fitted, measured: Shots, options: FitOpti
         if len(half) < 2 or inside.all() or not inside.any():
             continue
         negatives = negative_rows(encoder, fitted.classes.part(half), options.promises, options.templates)
-        figures = measure_unknown(
-            fitted.classes,
-            fitted.shots,
-            measured,
-            half,
-            way,
-            rung=rung,
-            false_alarms=options.promises.false_alarms,
-            negatives=negatives,
-        )
+        telling = Telling(way, options.promises.false_alarms, negatives)
+        figures = measure_unknown(fitted.classes, fitted.shots, measured, half, telling, rung=rung)
         found += [] if figures is None else [figures]
     return tuple(found)
