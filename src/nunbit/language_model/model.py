@@ -135,7 +135,9 @@ class LanguageModel(nn.Module):
             raise UsageError("a causal language model has no decoder of its own", hint="leave decoder_input_ids out")
         elif labels is not None and labels.shape != inputs_embeds.shape[:2]:
             shapes = f"{tuple(labels.shape)} for an input of {tuple(inputs_embeds.shape[:2])} tokens"
-            raise UsageError(f"labels have the shape {shapes}", hint="a label for every token, -100 where none is asked")
+            raise UsageError(
+                f"labels have the shape {shapes}", hint="a label for every token, -100 where none is asked"
+            )
         if attention_mask is not None:
             inputs["attention_mask"] = attention_mask.long()
             if self._takes_positions:  # left padding would move the words of models that learned their positions

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
-
 
 from nunbit.errors import ConfigError, UnsupportedModel, UsageError, WeightsError
 from nunbit.language_model.model import LanguageModel, LanguageTokenizer
@@ -63,7 +63,7 @@ def make_config(settings: Mapping[str, Any]) -> Any:
         raise ConfigError(f"model_type is {model_type!r}, which transformers {transformers.__version__} does not know")
     try:
         return transformers.CONFIG_MAPPING[model_type](**rest)
-    except (TypeError, ValueError) as error:
+    except _refusals() as error:
         raise ConfigError(f"{model_type}: {_one_line(error)}") from error
 
 
@@ -82,7 +82,10 @@ def read_folder(folder: Path, precision: Precision) -> LanguageModel:
         raise UnsupportedModel(message, hint=hint)
     find_weights(folder, ("model.safetensors",))  # pickles and incomplete folders are refused before anything is read
     with _quiet():
-        config = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
+        except _refusals() as error:
+            raise UnsupportedModel(f"{folder / 'config.json'}: {_one_line(error)}") from error
         model = load_model(_class_for(config), folder, precision, where=str(folder), config=config, **_LOCAL)
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL)
@@ -142,8 +145,7 @@ def _class_for(config: Any) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No tables and progress bars of `transformers`: what matters of them is said in errors."""
-    from transformers.utils import logging
-
+    logging: Any = import_module("transformers.utils.logging")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -153,6 +155,13 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What `transformers` raises for a configuration that cannot be."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return TypeError, ValueError, StrictDataclassError
 
 
 def _one_line(error: Exception) -> str:

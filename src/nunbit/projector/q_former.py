@@ -141,7 +141,8 @@ class QFormer(nn.Module):
         x = self.norm(x)
         for layer in self.layers:
             x = layer(x, image_features, _over_keys(mask), _over_keys(patch_mask))
-        return x[:, : self.config.num_queries]
+        gathered: Tensor = x[:, : self.config.num_queries]
+        return gathered
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         if self.token_embedding is None or self.position_embedding is None:
