@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -199,7 +202,7 @@ def test_the_tokenizer_of_a_gguf_file(gguf_file: Path) -> None:
     ids = tokenizer.encode("<|im_start|>hello w12<|im_end|>")
     pieces = [tokenizer.decode([number]) for number in ids]
     assert pieces == ["<|im_start|>", "hello", " w", "1", "2", "<|im_end|>"]
-    assert (tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer)) == (2, 2, 264)
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer)) == (2, 2, 265)
     said = [{"role": "user", "content": "hello"}]
     shown = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
     assert shown == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
@@ -304,3 +307,15 @@ def test_importing_does_not_import_transformers() -> None:
     code = "import sys, nunbit.language_model; print([m for m in ('transformers', 'gguf') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_page_prints_what_it_says() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "vlm.md").read_text(encoding="utf-8")
+    code = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    printed = re.findall(r"^```text\n(.*?)^```$", page, re.M | re.S)
+    names: dict[str, Any] = {}
+    for block, expected in zip(code, printed, strict=True):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(block, names)
+        assert output.getvalue() == expected

@@ -12,7 +12,7 @@ from nunbit.language_model import LanguageModel, make_language_model
 
 LLAMA = {
     "model_type": "llama",
-    "vocab_size": 264,
+    "vocab_size": 265,
     "hidden_size": 32,
     "intermediate_size": 40,
     "num_hidden_layers": 2,
@@ -23,7 +23,7 @@ LLAMA = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
 }
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w"]
+MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "1 2"]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -2,7 +2,7 @@
 
 The format keeps the rows of queries and keys in another order than `transformers` does. Rotary embeddings turn pairs
 of a head's numbers: here the pair is (i, i + S / 2), there it is (2 i, 2 i + 1). Read without reordering the rows, a
-model still answers, badly: SmolLM2's loss on plain English rises from about 2.5 to 4.
+model still answers, badly: SmolLM2's loss on a few plain sentences rises from 2.36 to 3.30.
 
 Shapes: H heads, S width of a head, D width.
 """
