@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PHOTOS ?=
+DATA ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint types layers mutations test-hub test-page test-fuzz figures bench clean
@@ -53,12 +54,15 @@ test-fuzz: $(VENV)/.dev
 figures: $(VENV)/.dev
 	$(BIN)/python docs/draw_models.py
 
-# Long: an hour or more on two quiet cores. With PHOTOS, indexing of that folder as well.
+# Long: an hour or more on two quiet cores. With PHOTOS, indexing of that folder as well; with DATA, what is learned from
+# the sorted pictures there.
 bench: $(VENV)/.dev
 	@failed=; for question in pictures texts folder process zero_shot memory growth load losses training_step; do \
 	  $(BIN)/python benchmarks/$$question.py --page || failed="$$failed $$question"; \
 	done; test -z "$$failed" || { echo "answers disagree or a benchmark broke:$$failed" >&2; exit 1; }
 	$(if $(PHOTOS),$(BIN)/python benchmarks/indexing.py "$(PHOTOS)")
+	$(if $(DATA),for question in few_shots probabilities concepts inspection; do \
+	  $(BIN)/python benchmarks/$$question.py --data "$(DATA)" --page || exit 1; done)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -99,6 +99,7 @@ def _told(encoder: Encoder, data: Sorted, others: Shots) -> list[list[str]]:
                 given = negatives if way == "negatives" else None
                 shots = _drawn(data, seed)
                 one = measure_unknown(data.classes, shots, measured, known, way, rung=LinearProbe.NAME, negatives=given)
+                assert one is not None  # sixteen examples a class are enough
                 found[way].append(one)
         areas = [np.mean([one.auroc for one in found[way]]) for way in WAYS]
         plain = np.mean([one.plain_auroc for one in found["energy"]])

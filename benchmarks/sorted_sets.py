@@ -7,7 +7,7 @@ pcb (the defects of circuit boards, cut out of the photographs, by kind; boards 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,20 +73,39 @@ def _coarse(data: Path, _: Path) -> Parts:
     return _from_folders(data / "grocery", kinds)
 
 
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """A place on a board, in pixels, and what is wrong there."""
+
+    box: tuple[int, int, int, int]
+    label: str
+
+
+def read_defects(data: Path, board: str) -> list[Defect]:
+    """What is wrong with a board of DeepPCB."""
+    lines = [line for line in (data / f"deeppcb/boxes/{board}.txt").read_text().split("\n") if line.strip()]
+    numbers = [tuple(map(int, line.replace(",", " ").split())) for line in lines]
+    return [
+        Defect((left, top, right, bottom), f"{DEFECTS[kind]} on a circuit board")
+        for left, top, right, bottom, kind in numbers
+    ]
+
+
+def cut_defects(data: Path, board: str, scratch: Path) -> Iterator[Example]:
+    """Its defects as pictures of their own, with a little of what is around them."""
+    with Image.open(data / f"deeppcb/images/{board}_test.jpg") as opened:
+        picture = opened.convert("RGB")
+    for place, defect in enumerate(read_defects(data, board)):
+        left, top, right, bottom = defect.box
+        file = scratch / f"{board}-{place}.png"
+        picture.crop((left - AROUND, top - AROUND, right + AROUND, bottom + AROUND)).save(file)
+        yield Example(str(file), str(file), (defect.label,))
+
+
 def _defects(data: Path, scratch: Path) -> Parts:
-    boards = sorted((data / "deeppcb/boxes").glob("*.txt"))
-    parts: Parts = ([], [])
-    for number, board in enumerate(boards):
-        with Image.open(data / f"deeppcb/images/{board.stem}_test.jpg") as opened:
-            picture = opened.convert("RGB")
-        for place, line in enumerate(board.read_text().split("\n")):
-            if not line.strip():
-                continue
-            left, top, right, bottom, kind = map(int, line.replace(",", " ").split())
-            file = scratch / f"{board.stem}-{place}.png"
-            picture.crop((left - AROUND, top - AROUND, right + AROUND, bottom + AROUND)).save(file)
-            parts[number % 2].append(Example(str(file), str(file), (f"{DEFECTS[kind]} on a circuit board",)))
-    return parts
+    boards = sorted(path.stem for path in (data / "deeppcb/boxes").glob("*.txt"))
+    train, test = ([one for board in boards[half::2] for one in cut_defects(data, board, scratch)] for half in (0, 1))
+    return train, test
 
 
 SETS: dict[str, Callable[[Path, Path], Parts]] = {

@@ -75,6 +75,17 @@ def test_labels_keep_their_odds_and_what_they_lose_is_counted() -> None:
     np.testing.assert_allclose(logits[:, 0] - rest, concept.scores, atol=1e-3)
 
 
+def test_near_duplicates_of_a_photograph_are_left_out_with_it() -> None:
+    photographs, index, _ = make_kind()
+    twice = np.concatenate([photographs, photographs])
+    found = learn_concept("it", twice, index, logit_scale=SCALE, groups=np.tile(np.arange(5), 2)).found
+    alone = learn_concept("it", photographs, index, logit_scale=SCALE).found
+    assert len(found) == 10 and found[:5].tolist() == found[5:].tolist()
+    assert abs(int(found[:5].sum()) - int(alone.sum())) <= 3  # not all found by their twins
+    burst = learn_concept("it", twice[[0, 5]], index, logit_scale=SCALE, groups=np.zeros(2, np.int64))
+    assert len(burst.found) == 0
+
+
 def test_what_cannot_be_learned_is_named() -> None:
     photographs, index, _ = make_kind()
     with pytest.raises(UsageError, match="no photograph"):

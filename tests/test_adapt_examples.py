@@ -54,6 +54,10 @@ def test_tables_are_classes_and_may_have_several_labels(sorted_pictures: Path, t
     assert several.multi_label
     shots, _, _ = embed_examples(make_encoder(), several)
     assert shots.targets.tolist() == [[True, False], [False, True], [True, True]]
+    rows.append({"image": "sorted/plate/4.png", "labels": []})
+    (tmp_path / "none.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shots, _, _ = embed_examples(make_encoder(), read_examples(tmp_path / "none.jsonl"))
+    assert shots.targets[3].tolist() == [False, False]
 
 
 def test_what_cannot_be_meant_is_named(sorted_pictures: Path, tmp_path: Path) -> None:
@@ -162,6 +166,12 @@ def test_a_head_is_bound_to_its_encoder_and_its_files(tmp_path: Path) -> None:
     (folder / "head.safetensors").write_bytes(content)
     with pytest.raises(StoreError, match="sha256 differs"):
         load_head(folder, make_encoder())
+    save_head(make_head(), folder, make_encoder(), {})
+    described = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+    del described["numbers"]
+    (folder / "head.json").write_text(json.dumps(described))
+    with pytest.raises(StoreError, match="damaged: 'numbers'"):
+        load_head(folder, make_encoder())
     (folder / "head.json").write_text('{"format": 1}')
     with pytest.raises(StoreError, match="damaged"):
         load_head(folder, make_encoder())
@@ -200,7 +210,7 @@ def test_fit_and_recognize_on_the_command_line(
     about = json.loads((into / "head.json").read_text(encoding="utf-8"))["about"]
     assert about["rung"] == table["rung"]
     some = str(sorted_pictures / "plate" / "0.png")
-    ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", str(into), "--json"])
+    ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", str(into), "--model", "fake", "--json"])
     assert ran.exit_code == 0, ran.output
     assert {row["label"] for row in json.loads(ran.stdout)["predictions"]} == {"plate", "빨간 컵", "a spoon"}
     assert json.loads(ran.stdout)["unknown"] in (True, False)
@@ -208,8 +218,13 @@ def test_fit_and_recognize_on_the_command_line(
     for meant in (str(tmp_path / "mine.head"), "mine.head", str(sorted_pictures)):
         ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", meant])
         assert ran.exit_code == 2 and f"the folder {meant}" in ran.output
-    ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", str(into), "--templates", "photo"])
+    ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", str(into), "--model", "x", "--templates", "photo"])
     assert ran.exit_code == 2 and "no effect on a head" in ran.output
+    described = json.loads((into / "head.json").read_text(encoding="utf-8"))
+    described["encoder"]["name"] = "someone/else"
+    (into / "head.json").write_text(json.dumps(described))
+    ran = CliRunner().invoke(command_line, ["recognize", some, "--labels", str(into)])
+    assert ran.exit_code == 2 and "give --model someone/else" in ran.output  # nothing is fetched unasked
     ran = CliRunner().invoke(command_line, ["adapt", "fit", str(sorted_pictures), "--into", str(into), "--rungs", "x"])
     assert ran.exit_code == 2 and "there is no rung 'x'" in ran.output
 

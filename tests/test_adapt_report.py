@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,12 @@ def test_other_pictures_may_measure(folder: Path, tmp_path: Path) -> None:
     assert study.measured.targets.argmax(1).tolist() == [study.fitted.head.classnames.index("cup")] * 3
     said = study.fitted.head.probability(study.measured.rows).argmax(1)
     assert study.probabilities.accuracy == pytest.approx((said == study.measured.targets.argmax(1)).mean())
+    shutil.copy(folder / "cup" / "0.png", tmp_path / "test" / "cup" / "again.png")
+    with_copy = read_examples(tmp_path / "test", at_least=1)
+    study = make_study(make_encoder(), read_examples(folder), QUICK, test=with_copy)
+    assert len(study.pictures) == 3 and [one.reason for one in study.rejected] == ["taught"]
+    with pytest.raises(UsageError, match="all pictures to measure on are examples"):
+        make_study(make_encoder(), read_examples(folder), QUICK, test=read_examples(folder))
     picture(tmp_path / "test" / "knife" / "1.png", 9)
     with pytest.raises(UsageError, match="'knife', which has no example"):
         make_study(make_encoder(), read_examples(folder), QUICK, test=read_examples(tmp_path / "test"))

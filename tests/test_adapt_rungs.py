@@ -249,6 +249,36 @@ def test_conformal_sets_cover_what_they_promise() -> None:
         reached = (odds[3000:][targets[3000:]] >= threshold).mean()
         assert reached == pytest.approx(coverage, abs=0.02)
     assert conformal_threshold(odds[:5], targets[:5], 0.9) == 0  # too few to promise anything
+    for count, missed in ((9, 1), (19, 2), (29, 3), (99, 10)):  # places in the order of count + 1 pictures
+        true = np.sort(odds[:count][targets[:count]])
+        assert conformal_threshold(odds[:count], targets[:count], 0.9) == true[missed - 1]
+
+
+def test_what_has_too_few_neighbors_sets_no_line() -> None:
+    classes, shots = make_task(1, noise=0.1)
+    said = np.zeros((3, CLASSES))
+    assert set_unknown("neighbors", classes, shots, said, false_alarms=0.05) is None  # three examples, two others each
+    classes, shots = make_task(8, noise=0.3)
+    bursts = replace(shots, groups=np.repeat([0, 1, 2], 8))
+    found = set_unknown("neighbors", classes, bursts, said, false_alarms=0.05)
+    assert found is not None and found.threshold > -0.5
+    cosines, groups = shots.rows @ shots.rows.T, bursts.groups
+    assert groups is not None
+    apart = [np.sort(cosines[row][groups != groups[row]])[-3:].mean() for row in range(24)]
+    assert found.threshold == pytest.approx(np.quantile(apart, 0.05, method="lower"), abs=1e-6)
+
+
+def test_several_labels_are_judged_where_yes_and_no_part() -> None:
+    """An encoder without a bias has positive logits for everything: before calibration each label is always true."""
+    rng = np.random.default_rng(0)
+    centers = unit(rng.normal(size=(3, WIDTH)))
+    targets = rng.random((60, 3)) < 0.3
+    rows = unit(targets @ centers + 0.3 * rng.normal(size=(60, WIDTH)) + 2.0)
+    classes = ClassTexts(NAMES[:3], unit(centers + 2.0), 10.0)
+    results = climb(classes, Shots(rows, targets, multi_label=True), ["zero-shot", "linear-probe"]).results
+    words = next(one for one in results if one.name == "zero-shot")
+    always = 100 * targets.mean()
+    assert (words.held_out > 0).mean() > 0.9 and words.accuracy is not None and words.accuracy > always + 20
 
 
 def test_real_clip_features_are_said_exactly(shared: Path) -> None:

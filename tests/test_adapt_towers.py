@@ -125,6 +125,7 @@ def test_a_changed_tower_is_kept_with_its_head(folder: Path, encoder: Encoder, t
     changed = nunbit.load(encoder_of(tmp_path / "head"), engine="torch")
     assert changed.fingerprint != encoder.fingerprint
     head = load_head(tmp_path / "head", changed)
+    assert head.unknown is not None and head.unknown.way == "energy"  # its own examples are too near to set a line by
     inputs = Towers(encoder).inputs([one.image for one in examples])
     rows = changed.encode_image([one.image for one in examples])
     np.testing.assert_allclose(head.logits(rows), fitted.tuned.logits(inputs), atol=2e-3)

@@ -252,6 +252,16 @@ def test_another_teacher_is_refused_by_name(whole: Path, teacher: Path, tmp_path
     assert lonely.encode_pixels(np.zeros((1, 3, 16, 16), np.float32)).shape == (1, lonely.embedding_size)
     with pytest.raises(ModelNotFound, match="takes its words from its teacher"):
         lonely.encode_text(["cat"])
+    with pytest.raises(ModelNotFound, match="takes its words from its teacher"):
+        nunbit.load(folder, engine="openvino")
+    config["teacher"]["model"] = str(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="is its own teacher"):
+        nunbit.load(folder, engine="openvino")
+    del config["sha256"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="is damaged"):
+        nunbit.load(folder, engine="torch")
 
 
 def test_the_fingerprint_covers_weights_preprocessing_and_teacher(whole: Path) -> None:
@@ -330,7 +340,8 @@ def test_a_student_looks_where_its_teacher_does() -> None:
     own = student_preprocessing(LiteTower(image_size=96), PREPROCESSING)
     assert (own.image_size, own.resize, own.mean) == (96, "squash", PREPROCESSING.mean)
     flexible = FlexiblePreprocessing(16, 256, (0.5,) * 3, (0.25,) * 3, "bilinear")
-    assert student_preprocessing(VitTower(), flexible).std == (0.25,) * 3
+    with pytest.raises(ConfigError, match="NaFlex"):
+        student_preprocessing(VitTower(), flexible)
 
 
 def test_default_labels_are_words() -> None:

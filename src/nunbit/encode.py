@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -71,6 +71,18 @@ class DualEncoder(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the model so that it can be loaded again."""
+
+
+@runtime_checkable
+class PatchEncoder(Protocol):
+    """What a model may offer beside: features of the parts of a picture. Whose towers are compiled has none."""
+
+    @property
+    def patch_size(self) -> int:
+        """Side p of the square of pixels that a feature stands for."""
+
+    def patch_features(self, pixel_values: FloatArray, *, layers: Sequence[int] | None = None) -> FloatArray:
+        """(B, 3, H, W) float32, normalized → (B, H / p, W / p, D) float32, as `Encoder.patch_features`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +220,38 @@ class Encoder:
     def encode_pixels(self, pixel_values: FloatArray | Sequence[FloatArray]) -> FloatArray:
         """(B, 3, H, W) float32 as ``preprocessing`` makes it, or B arrays of several sizes → (B, D) unit rows."""
         return self.towers.encode_pixels(pixel_values)
+
+    def patch_features(self, pixel_values: FloatArray, *, layers: Sequence[int] | None = None) -> FloatArray:
+        """Look at parts of pictures: what is where, not what all of it is.
+
+        Args:
+            pixel_values: (B, 3, H, W) float32, normalized as ``preprocessing`` does, H and W multiples of p.
+            layers: Behind which blocks, side by side; by default those that the encoder recommends.
+
+        Returns:
+            (B, H / p, W / p, D) float32, not of unit length.
+
+        Raises:
+            UsageError: This encoder has none: it is compiled, or takes pictures of any proportions; or no such block.
+        """
+        return self._patches.patch_features(pixel_values, layers=layers)
+
+    @property
+    def patch_size(self) -> int:
+        """Side p of the square of pixels that a patch feature stands for.
+
+        Raises:
+            UsageError: This encoder has no patch features.
+        """
+        return self._patches.patch_size
+
+    @property
+    def _patches(self) -> PatchEncoder:
+        if not isinstance(self.towers, PatchEncoder):
+            raise UsageError(
+                f"{self.name} gives embeddings alone, no patch features", hint="take the starter or a CLIP"
+            )
+        return self.towers
 
     @property
     def model(self) -> Any:

@@ -16,7 +16,7 @@ from nunbit.encode import Encoder
 from nunbit.engine import AUTO, TORCH, open_engine
 from nunbit.engine.names import requested_engine
 from nunbit.engine.opening import ModelSource
-from nunbit.errors import ModelNotFound, UsageError
+from nunbit.errors import ConfigError, ModelNotFound, UsageError
 from nunbit.hub import fetch_model
 from nunbit.presets import find_preset, list_presets
 from nunbit.starter.model import MODEL_TYPE, SHIPPED, load_starter
@@ -83,13 +83,20 @@ def load(
     return open_engine(model_source(path, name), chosen, tell)
 
 
-def model_source(path: Path, name: str) -> ModelSource:
+def model_source(path: Path, name: str, *, students: tuple[Path, ...] = ()) -> ModelSource:
     """What `nunbit.engine` has to know of a model, before it is loaded.
 
     Args:
         path: As `locate` gives it.
         name: What the user called it.
+        students: Folders of distilled encoders that ask for it as their teacher.
+
+    Raises:
+        ConfigError: It is its own teacher.
+        ModelNotFound: Its teacher is gone.
     """
+    if path in students:
+        raise ConfigError(f"{path} is its own teacher", hint="distill it again")
     starter, distilled = is_starter(path), is_distilled(path)
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     if path.is_file():  # an archive of OpenAI's has its vocabulary beside it
@@ -98,7 +105,11 @@ def model_source(path: Path, name: str) -> ModelSource:
         files += [packaged.find() for packaged in PACKAGED_FILES]
     if distilled:  # it answers texts with its teacher's files
         teacher = read_config_file(path)[0].teacher.model
-        files += model_source(locate(teacher), teacher).files
+        try:
+            files += model_source(locate(teacher), teacher, students=(*students, path)).files
+        except ModelNotFound as error:
+            message = f"{path} takes its words from its teacher, and {error.message}"
+            raise ModelNotFound(message, hint="put the teacher back, or distill again") from error
     on_gpu = None if starter or distilled else lambda: _load_torch(path, name, "float32", "cuda")
     return ModelSource(name, sorted(files), lambda: _load_torch(path, name, "float32", "cpu"), on_gpu)
 

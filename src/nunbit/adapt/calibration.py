@@ -111,7 +111,7 @@ def conformal_threshold(probability: Logits, targets: Targets, coverage: float) 
         coverage: In (0, 1).
     """
     true = np.sort(probability[targets])
-    allowed = int(np.floor((len(true) + 1) * (1 - coverage)))  # so many of the examples may be missed
+    allowed = int(round((len(true) + 1) * (1 - coverage), 9))  # so many may be missed; 10 * (1 - 0.9) is not quite 1
     return float(true[allowed - 1]) if allowed >= 1 else 0.0
 
 

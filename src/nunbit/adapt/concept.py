@@ -45,8 +45,9 @@ class Concept:
 
     Attributes:
         head: Its first class is the concept.
-        found: (P,) for each photograph, how many pictures of the index are more like the concept that was learned
-            without it: 0 is best. Empty of a single photograph.
+        found: (P,) for each photograph, how many pictures of the index, without those that may show the thing, are
+            more like the concept that was learned without it and its near duplicates: 0 is best. Empty where nothing
+            else would be left to learn from.
         perhaps: Positions in the index of pictures that may show the thing itself: they are no negatives.
         hard: Positions of those that were told from it.
         before: (C,) how many pictures of the index each label had without the concept; empty without labels.
@@ -70,6 +71,7 @@ def learn_concept(
     labels: ClassTexts | None = None,
     *,
     logit_scale: float,
+    groups: npt.NDArray[np.int64] | None = None,
     false_alarms: float = 0.01,
 ) -> Concept:
     """Learn one thing.
@@ -88,6 +90,7 @@ def learn_concept(
         index: (M, D) unit rows, with or without the photographs themselves.
         labels: Other classes, by their words.
         logit_scale: The encoder's factor.
+        groups: (P,) photographs of one group, near duplicates, are left out together; None: each stands alone.
         false_alarms: Share of other pictures that may be called by its name, in [0, 1).
 
     Raises:
@@ -97,7 +100,8 @@ def learn_concept(
         raise UsageError("there is no photograph of it")
     if labels is not None and name in labels.names:
         raise UsageError(f"{name!r} is the thing and a label", hint="leave it out of --labels")
-    perhaps = _perhaps(photographs, index)
+    groups = np.arange(len(photographs)) if groups is None else groups
+    perhaps = _perhaps(photographs, index, groups)
     others = np.setdiff1d(np.arange(len(index)), perhaps)
     if len(others) == 0:
         raise UsageError("the index has no picture of anything else", hint="index other pictures, best of its kind")
@@ -105,10 +109,10 @@ def learn_concept(
     hard = others[np.argsort(-(index[others] @ likest), kind="stable")[:HARD]]
     learner = _Learner(labels, logit_scale, index[hard], index[others], false_alarms)
     weights, bias = learner.learn(photographs)
-    found = []
-    for left in range(len(photographs)) if len(photographs) > 1 else ():
-        direction, offset = learner.learn(np.delete(photographs, left, axis=0))
-        own = learner.scores(photographs[left : left + 1], direction, offset)[0]
+    found: list[int] = []
+    for group in groups if len(np.unique(groups)) > 1 else ():
+        direction, offset = learner.learn(photographs[groups != group])
+        own = learner.scores(photographs[len(found) : len(found) + 1], direction, offset)[0]
         found.append(int((learner.scores(index[others], direction, offset) > own).sum()))
     head = learner.head(name, weights, bias)
     scores = learner.scores(index, weights, bias)
@@ -116,11 +120,11 @@ def learn_concept(
     return Concept(head, np.array(found, np.int64), perhaps, hard, before, taken, scores)
 
 
-def _perhaps(photographs: FloatArray, index: FloatArray) -> npt.NDArray[np.intp]:
+def _perhaps(photographs: FloatArray, index: FloatArray, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
     """What is as near to a photograph as the photographs are to each other may be the thing itself."""
     among = photographs @ photographs.T
-    np.fill_diagonal(among, -1.0)
-    line = float(np.median(among.max(1))) if len(photographs) > 1 else 0.999  # alone: the very same picture
+    among[groups[:, None] == groups[None, :]] = -1.0
+    line = float(np.median(among.max(1))) if len(np.unique(groups)) > 1 else 0.999  # alone: the very same picture
     return np.flatnonzero((index @ photographs.T).max(1, initial=-1.0) >= line)
 
 

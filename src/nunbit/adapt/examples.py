@@ -1,7 +1,7 @@
 """Pictures that somebody sorted → rows and targets.
 
 Place in the river: a folder of classes or a table → `examples` → the ladder. Pictures are embedded once: what an
-encoder said is kept by the content of the file, so that a second look at the same examples reads no pixel.
+encoder said is kept by the content of the file.
 
 Shapes: N examples, C classes, D width.
 """

@@ -142,7 +142,7 @@ def measure_unknown(
     rung: str,
     false_alarms: float = 0.05,
     negatives: FloatArray | None = None,
-) -> UnknownFigures:
+) -> UnknownFigures | None:
     """Learn some of the classes, and see what becomes of pictures of the others.
 
     Args:
@@ -154,6 +154,9 @@ def measure_unknown(
         rung: On embeddings, which learns them.
         false_alarms: Share of known pictures that may be called unknown.
         negatives: (M, D) rows of words that are no class, for the way ``negatives``.
+
+    Returns:
+        None where there are too few examples to tell what is unknown.
     """
     words = classes.part(known)
     taught = teaching.part(np.asarray(teaching.targets[:, known].any(1)))
@@ -161,6 +164,8 @@ def measure_unknown(
     best = climb(words, taught, [rung]).best
     said = best.held_out[np.isfinite(best.held_out).all(1)]
     unknown = set_unknown(way, words, taught, said, false_alarms=false_alarms, negatives=negatives)
+    if unknown is None:
+        return None
     logits = best.head.logits(measured.rows)
     familiarity = unknown.familiarity(measured.rows, logits)
     plain = probability_of(logits, None, multi_label=False).max(1)

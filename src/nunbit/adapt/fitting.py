@@ -127,16 +127,15 @@ def fit_head(
     if any(rung.NEEDS_PICTURES for rung in known):
         towers = Towers(encoder)
         classes = replace(classes, towers=towers)
-        shots = replace(shots, inputs=towers.inputs([one.image for one in kept]))
+        shots = replace(shots, inputs=towers.inputs([one.image for one in kept], progress=progress))
     negatives = negative_rows(encoder, classes, options.promises, options.templates)
     ladder = climb(classes, shots, options.rungs, progress=progress)
     found = ladder.best.head
     tuned = found if isinstance(found, TunedHead) else None
-    judged = shots
-    if tuned is not None and shots.inputs is not None:
-        judged = replace(shots, rows=tuned.embed(shots.inputs))
-    head = found.head if isinstance(found, TunedHead) else found
-    head, measured = keep_promises(head, ladder.best.held_out, classes, judged, options.promises, negatives)
+    head, promises = found if isinstance(found, Head) else found.head, options.promises
+    if tuned is not None and promises.unknown != "none":
+        promises = replace(promises, unknown="energy")  # to the tower its own examples are nearer than any others
+    head, measured = keep_promises(head, ladder.best.held_out, classes, shots, promises, negatives)
     return Fitted(head, classes, ladder, shots, kept, rejected, measured, tuned)
 
 

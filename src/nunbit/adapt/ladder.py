@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nunbit.adapt.calibration import likelihood
+from nunbit.adapt.calibration import calibrate, likelihood
 from nunbit.adapt.folds import ALWAYS_TAUGHT, make_folds
 from nunbit.adapt.prompts import PromptTuning
 from nunbit.adapt.rung import ClassTexts, Rung
@@ -204,8 +204,9 @@ def _try(
 ) -> RungResult:
     held_out = _held_out(rung, classes, shots, folds, done)  # (candidates, N, C)
     tested = folds != ALWAYS_TAUGHT
-    right = _right(held_out[:, tested], shots.part(tested))  # (candidates, tested)
-    likely = _likelihood(held_out[:, tested], shots.part(tested))
+    judged = _calibrated(held_out, shots.targets, folds) if shots.multi_label else held_out
+    right = _right(judged[:, tested], shots.part(tested))  # (candidates, tested)
+    likely = _likelihood(judged[:, tested], shots.part(tested))
     chosen, accuracy, interval = _default_candidate(rung), None, None
     if tested.any():
         chosen = _best(right, likely)
@@ -229,6 +230,20 @@ def _try(
         held_out[chosen],
         head,
     )
+
+
+def _calibrated(held_out: Logits, targets: Targets, folds: npt.NDArray[np.int64]) -> Logits:
+    """(candidates, N, C) → the same, each fold calibrated by the others.
+
+    Where each label is judged by itself, an encoder that compares labels has no line between yes and no of its own.
+    """
+    judged = held_out.copy()
+    for fold in np.unique(folds[folds != ALWAYS_TAUGHT]):
+        others = (folds != fold) & (folds != ALWAYS_TAUGHT)
+        for one in range(len(held_out)) if others.any() else ():
+            found = calibrate(held_out[one, others], targets[others], multi_label=True)
+            judged[one, folds == fold] = held_out[one, folds == fold] * found.factor + found.offset
+    return judged
 
 
 def _folds_of(folds: npt.NDArray[np.int64]) -> list[npt.NDArray[np.bool_]]:

@@ -25,7 +25,7 @@ from nunbit.wordnet import read_nouns
 
 if TYPE_CHECKING:
     from nunbit.adapt.ladder import Shots
-    from nunbit.adapt.rung import ClassTexts, Logits
+    from nunbit.adapt.rung import ClassTexts, Logits, Targets
     from nunbit.encode import Encoder
     from nunbit.types import FloatArray
 
@@ -62,7 +62,7 @@ class Measured:
 
     Attributes:
         plain_error: Expected calibration error of what the rung says, out of 1.
-        calibrated_error: The same after calibration.
+        calibrated_error: The same after calibration, half of the examples calibrated by the other half.
     """
 
     plain_error: float
@@ -99,9 +99,19 @@ def keep_promises(
     if shots.multi_label:
         return head, None
     plain, tuned = (probability_of(said, how, multi_label=False) for how in (None, calibration))
-    measured = Measured(calibration_error(plain, targets), calibration_error(tuned, targets))
+    measured = Measured(calibration_error(plain, targets), calibration_error(_cross_fitted(said, targets), targets))
     answers = AnswerSets(conformal_threshold(tuned, targets, promises.coverage), promises.coverage)
     return replace(head, answers=answers), measured
+
+
+def _cross_fitted(said: Logits, targets: Targets) -> Logits:
+    """(K, C) probabilities of held-out examples, those of each half calibrated by the other."""
+    probability = np.empty_like(said)
+    half = np.random.default_rng(0).permutation(len(said)) < len(said) // 2
+    for part in (half, ~half):
+        calibration = calibrate(said[~part], targets[~part], multi_label=False)
+        probability[part] = probability_of(said[part], calibration, multi_label=False)
+    return probability
 
 
 def negative_rows(

@@ -49,7 +49,8 @@ def report_page(study: Study, name: str, model: str) -> bytes:
 
 def _body(study: Study, name: str, model: str) -> Iterator[str]:
     shots = study.fitted.shots.targets.sum(0)
-    taught = f"{int(shots[shots > 0].min())} to {int(shots.max())}"
+    few, most = int(shots[shots > 0].min()), int(shots.max())
+    taught = f"{few}" if few == most else f"{few} to {most}"
     yield (
         f'<header><p class="kind">Learned from examples</p><h1>{shown_text(name, 120)}</h1>'
         f"<p>{shown_text(model)} · {len(shots)} classes · {int(shots.sum())} examples, {taught} a class · measured on "

@@ -19,6 +19,7 @@ from nunbit.adapt.examples import Example, Examples, embed_examples
 from nunbit.adapt.figures import ProbabilityFigures, UnknownFigures, measure_probabilities, measure_unknown
 from nunbit.adapt.fitting import FitOptions, Fitted, fit_head
 from nunbit.adapt.ladder import ON_EMBEDDINGS, Shots, climb
+from nunbit.adapt.near import near_groups
 from nunbit.adapt.promises import negative_rows
 from nunbit.adapt.trained import LinearProbe
 from nunbit.errors import UsageError
@@ -97,6 +98,7 @@ def make_study(
     embedding = None if progress is None else partial(progress, note="embedding")
     same = replace(test, classnames=teaching.classnames)
     measured, pictures, rejected = embed_examples(encoder, same, progress=embedding)
+    measured, pictures, near = _apart(fitted, measured, pictures)
     curves = _curves(fitted, measured, progress)
     if fitted.tuned is not None:
         assert fitted.classes.towers is not None
@@ -107,7 +109,26 @@ def make_study(
     probabilities = measure_probabilities(fitted.head, rows, measured.targets)
     unknown = _unknown(encoder, fitted, measured, options)
     shown = replace(measured, rows=rows)
-    return Study(fitted, curves, shown, pictures, probabilities, unknown, (*fitted.rejected, *rejected), apart)
+    return Study(fitted, curves, shown, pictures, probabilities, unknown, (*fitted.rejected, *rejected, *near), apart)
+
+
+def _apart(
+    fitted: Fitted, measured: Shots, pictures: tuple[Example, ...]
+) -> tuple[Shots, tuple[Example, ...], list[Rejected]]:
+    """Leave out what is, or nearly is, a picture that taught."""
+    taught = len(fitted.examples)
+    images = [one.image for one in (*fitted.examples, *pictures)]
+    groups = near_groups(images, np.concatenate([fitted.shots.rows, measured.rows]))
+    known = np.isin(groups[taught:], groups[:taught])
+    rejected = [
+        Rejected(one.name, "taught", f"it is, or nearly is, {fitted.examples[groups[taught + row]].name}")
+        for row, one in enumerate(pictures)
+        if known[row]
+    ]
+    if known.all():
+        raise UsageError("all pictures to measure on are examples, or nearly", hint="give others with --test")
+    kept = tuple(one for one, taken in zip(pictures, known, strict=True) if not taken)
+    return measured.part(~known), kept, rejected
 
 
 def draw(targets: npt.NDArray[np.bool_], count: int, seed: int) -> npt.NDArray[np.bool_]:
@@ -168,16 +189,15 @@ def _unknown(encoder: Encoder, fitted: Fitted, measured: Shots, options: FitOpti
         if len(half) < 2 or inside.all() or not inside.any():
             continue
         negatives = negative_rows(encoder, fitted.classes.part(half), options.promises, options.templates)
-        found.append(
-            measure_unknown(
-                fitted.classes,
-                fitted.shots,
-                measured,
-                half,
-                way,
-                rung=rung,
-                false_alarms=options.promises.false_alarms,
-                negatives=negatives,
-            )
+        figures = measure_unknown(
+            fitted.classes,
+            fitted.shots,
+            measured,
+            half,
+            way,
+            rung=rung,
+            false_alarms=options.promises.false_alarms,
+            negatives=negatives,
         )
+        found += [] if figures is None else [figures]
     return tuple(found)

@@ -30,7 +30,7 @@ def set_unknown(
     *,
     false_alarms: float,
     negatives: FloatArray | None = None,
-) -> Unknown:
+) -> Unknown | None:
     """Find the threshold.
 
     Args:
@@ -40,6 +40,9 @@ def set_unknown(
         said: (K, C) what the head's rung said of examples that it was not taught.
         false_alarms: Share of known pictures that may be called unknown, in (0, 1).
         negatives: (M, D) rows of words that are no class, as `far_words` chooses them.
+
+    Returns:
+        None where there are too few examples that are not near duplicates to tell how near others are.
     """
     empty = np.empty((0, shots.rows.shape[1]), np.float32)
     if way == "neighbors":
@@ -47,6 +50,9 @@ def set_unknown(
         if shots.groups is not None:
             own = shots.groups[:, None] == shots.groups[None, :]
         found, rows, positives = nearness(shots.rows, shots.rows, without=own), shots.rows, empty
+        found = found[np.isfinite(found)]
+        if len(found) == 0:
+            return None
     elif way == "energy":
         found, rows, positives = energy(said), empty, empty
     else:

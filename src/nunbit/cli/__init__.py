@@ -25,6 +25,7 @@ COMMANDS = {
     "keys": "Make, list and revoke a server's API keys.",
     "labels": "Keep labels by the million, embedded once.",
     "adapt": "Learn your own classes from a few pictures of each.",
+    "inspect": "Find what is wrong with parts, from a few good ones.",
     "harvest": "Make picture-text pairs of saved web pages.",
     "curate": "Keep the good records of pictures and texts.",
     "models": "List the models that can be loaded by name.",

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from nunbit.types import FloatArray
 
 
+_MANY = 0.1  # of an index may not be the thing itself, but for odd indexes
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """The options of ``concept``, under the names that click gives them."""
@@ -79,6 +82,7 @@ def command(**options: Any) -> None:
         rows,
         class_texts(encoder, labels, request.templates) if labels else None,
         logit_scale=encoder.logit_scale,
+        groups=shots.groups,
         false_alarms=request.false_alarms,
     )
     about = {"kind": "concept", **_figures(learned), "photographs": len(kept), "rejected": len(rejected)}
@@ -140,9 +144,11 @@ def _print(learned: Concept) -> None:
         first = int((learned.found == 0).sum())
         click.echo(f"{first} of {len(learned.found)} photographs, left out in turn, come before everything else")
     else:
-        click.echo("of a single photograph nothing can be left out: whether it is found is not known")
+        click.echo("there is one photograph, or all are near duplicates: whether it would be found is not known")
     if len(learned.perhaps):
         click.echo(f"{len(learned.perhaps)} pictures of the index may show {name} itself; they taught nothing")
+        if len(learned.perhaps) > _MANY * len(learned.scores):
+            click.echo("that is many: photographs that are more alike would tell it better from its kind")
     for label, before, taken in zip(
         learned.head.classnames[1:], learned.before.tolist(), learned.taken.tolist(), strict=False
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -46,6 +47,19 @@ def tell(words: str) -> None:
 def expand_paths(paths: Sequence[str]) -> list[str]:
     """The paths as given; a single ``-`` stands for one path a line on standard input."""
     return sys.stdin.read().splitlines() if list(paths) == ["-"] else list(paths)
+
+
+def read_labels_file(path: Path) -> list[str]:
+    """One label a line; empty lines are passed over.
+
+    Raises:
+        UsageError: It is not written in UTF-8.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not written in UTF-8", hint="save it as UTF-8") from error
+    return [line for line in lines if line.strip()]
 
 
 def no_photograph(paths: Sequence[str]) -> UsageError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nunbit.cli.arguments import engine_option, tell
+from nunbit.cli.arguments import engine_option, read_labels_file, tell
 from nunbit.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -31,12 +31,14 @@ class Request:
 
     def settings(self) -> dict[str, Any]:
         """What was given, by the names that a configuration has."""
+        from nunbit.recognition import check_labels
+
         found: dict[str, Any] = {} if self.teacher is None else {"teacher": self.teacher}
         words = self.labels.split(",") if self.labels else []
         if self.labels_file is not None:
-            words += self.labels_file.read_text(encoding="utf-8").splitlines()
+            words += read_labels_file(self.labels_file)
         if words:
-            found["labels"] = [word.strip() for word in words if word.strip()]
+            found["labels"] = check_labels([word for word in words if word.strip()])
         return found
 
 

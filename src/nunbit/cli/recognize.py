@@ -15,6 +15,7 @@ from nunbit.cli.arguments import (
     expand_paths,
     no_photograph,
     open_encoder,
+    read_labels_file,
     templates_option,
 )
 from nunbit.cli.output import prediction_row, print_json, report_rejected
@@ -50,11 +51,7 @@ class Request:
         if self.labels_file is None:
             _check_no_folder(self.labels or "")
             return (self.labels or "").split(",")
-        try:
-            lines = self.labels_file.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{self.labels_file} is not written in UTF-8", hint="save it as UTF-8") from error
-        return [line for line in lines if line.strip()]
+        return read_labels_file(self.labels_file)
 
     def label_set(self) -> Path | None:
         """The folder that ``--labels`` names, where that is a label set."""
@@ -75,7 +72,9 @@ class Request:
         from nunbit.head import encoder_of
 
         head = self.head()
-        model = self.model or (encoder_of(head) if head is not None else "starter")
+        model = self.model or ("starter" if head is None else encoder_of(head))
+        if self.model is None and model != "starter" and not Path(model).is_dir():
+            raise UsageError(f"{head} was made with {model!r}", hint=f"give --model {model or 'NAME'}")
         return open_encoder(model, self.engine)
 
 

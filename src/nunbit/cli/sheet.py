@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from nunbit.errors import ImageError
 from nunbit.images import open_image
 from nunbit.picture_files import one_line
@@ -43,10 +45,12 @@ class Card:
     Attributes:
         path: The picture.
         bars: Label, length of its bar in [0, 1], and the value as text.
+        drawn: What is shown instead of the picture as it is.
     """
 
     path: str
     bars: tuple[tuple[str, float, str], ...]
+    drawn: Image.Image | None = None
 
 
 def write_sheet(target: Path, title: str, cards: Iterable[Card]) -> None:
@@ -63,7 +67,7 @@ def write_sheet(target: Path, title: str, cards: Iterable[Card]) -> None:
 def _figure(card: Card) -> Iterator[str]:
     name = html.escape(one_line(os.path.basename(card.path)))
     try:
-        picture = f'<img alt="{name}" src="{_thumbnail(card.path)}">'
+        picture = f'<img alt="{name}" src="{_thumbnail(card)}">'
     except ImageError as error:  # it was good a moment ago; its answer still is
         picture = f"<p>{html.escape(error.reason)}</p>"
     yield f'<figure>{picture}<figcaption><div class="name">{name}</div>\n'
@@ -74,8 +78,8 @@ def _figure(card: Card) -> Iterator[str]:
     yield "</figcaption></figure>\n"
 
 
-def _thumbnail(path: str) -> str:
-    image, _ = open_image(path)
+def _thumbnail(card: Card) -> str:
+    image = open_image(card.path)[0] if card.drawn is None else card.drawn.copy()
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)

@@ -74,9 +74,13 @@ class RowReader:
                     raise UnfitRow("not a text", f"{name} holds {type(text).__name__}, expected texts")
                 found.append(text)
         kept = tuple(dict.fromkeys(text for text in map(str.strip, found) if text))
-        if not kept:
+        if not kept and not self._says_none(row):
             raise UnfitRow("no text", f"nothing in {', '.join(self._config.texts)}")
         return kept
+
+    def _says_none(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row has a list of labels, which is empty: the picture shows none of them."""
+        return self._config.texts == LABEL_COLUMNS and any(isinstance(row.get(n), (list, tuple)) for n in LABEL_COLUMNS)
 
     def metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The other columns, without those that are empty."""

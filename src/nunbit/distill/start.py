@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nunbit.distilled.config import LiteTower, TowerConfig
 from nunbit.distilled.tower import LiteEncoder, PictureTower
+from nunbit.errors import ConfigError
 from nunbit.preprocessing import AnyPreprocessing, Preprocessing
 from nunbit.starter.model import PREPROCESSING as LITE_PREPROCESSING
 from nunbit.starter.packages import LITE0_WEIGHTS
@@ -39,10 +40,11 @@ def start_tower(config: TowerConfig, embedding_size: int) -> PictureTower:
 def student_preprocessing(config: TowerConfig, teacher: AnyPreprocessing) -> Preprocessing:
     """The part of a picture that the teacher looks at, at the student's size and in the student's numbers.
 
-    A teacher that keeps proportions (NaFlex) gets a student that takes the whole picture, squeezed to a square.
+    Raises:
+        ConfigError: The teacher keeps proportions (NaFlex): views of one size are not what it looks at.
     """
     if not isinstance(teacher, Preprocessing):
-        teacher = Preprocessing(config.image_size, 1.0, teacher.mean, teacher.std, "squash", teacher.interpolation)
+        raise ConfigError("the teacher takes pictures of several sizes (NaFlex), which cannot be distilled here")
     numbers = LITE_PREPROCESSING if isinstance(config, LiteTower) else teacher
     return replace(teacher, image_size=config.image_size, mean=numbers.mean, std=numbers.std)
 

@@ -148,4 +148,6 @@ class DistillationTask:
             scale = self._words.logit_scale / losses.label_temperature
             found["label_loss"] = label_distillation(student, teacher, self._words.rows, scale)
         weights = {"feature_loss": losses.feature, "similarity_loss": losses.similarity, "label_loss": losses.labels}
-        return found | {"loss": torch.stack([weights[name] * value for name, value in found.items()]).sum()}
+        nothing = torch.zeros((), device=student.device)
+        loss = sum((weights[name] * value for name, value in found.items()), start=nothing)
+        return found | {"loss": loss}

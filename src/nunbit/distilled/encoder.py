@@ -24,7 +24,7 @@ from nunbit.config import from_plain, to_plain
 from nunbit.distilled.config import DistilledConfig
 from nunbit.durable import replace_file
 from nunbit.encode import Encoder, EncoderInfo
-from nunbit.errors import ModelError, ModelNotFound, WeightsError
+from nunbit.errors import ConfigError, ModelError, ModelNotFound, WeightsError
 from nunbit.packaged_files import sha256_of
 
 if TYPE_CHECKING:
@@ -166,9 +166,13 @@ def read_config_file(folder: Path) -> tuple[DistilledConfig, str]:
     Raises:
         ConfigError: It cannot be understood.
     """
-    content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    plain = {key: value for key, value in content.items() if key not in ("model_type", "sha256")}
-    return from_plain(DistilledConfig, plain, where=str(folder / CONFIG)), str(content["sha256"])
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        checksum = content.pop("sha256")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{folder / CONFIG} is damaged: {error!r}", hint="copy the model folder again") from error
+    content.pop("model_type", None)
+    return from_plain(DistilledConfig, content, where=str(folder / CONFIG)), str(checksum)
 
 
 def write_distilled(folder: Path, config: DistilledConfig, state: Mapping[str, Tensor], name: str) -> None:

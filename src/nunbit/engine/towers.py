@@ -58,6 +58,13 @@ class CompiledEncoder(Encoder):
         """Write the model folder of the encoder that was compiled, with its golden outputs, in float32."""
         self.towers.original.save_pretrained(folder)
 
+    @property
+    def _patches(self) -> NoReturn:
+        raise UsageError(
+            f"{self.name} is compiled and gives embeddings alone, no patch features",
+            hint='load it with engine="torch"',
+        )
+
 
 class CompiledTowers:
     """The towers of an encoder, run by another engine than torch.

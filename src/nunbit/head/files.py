@@ -5,18 +5,14 @@ Place in the river: learning writes, recognition and the server read.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nunbit.durable import replace_file
-from nunbit.errors import EncoderMismatch, StoreError, StoreNotFound
+from nunbit.bound_folder import BoundFolder
+from nunbit.errors import StoreError
 from nunbit.head.head import AnswerSets, Cache, Calibration, FeatureAdapter, Head
 from nunbit.head.unknown import Unknown
 
@@ -25,8 +21,8 @@ if TYPE_CHECKING:
 
     from nunbit.encode import Encoder
 
-FORMAT = 1
-DESCRIPTION, TENSORS, ENCODER = "head.json", "head.safetensors", "encoder"
+FOLDER = BoundFolder("head", "nunbit adapt fit", frozenset({"classnames"}))
+ENCODER = "encoder"
 
 
 def save_head(
@@ -36,36 +32,27 @@ def save_head(
 
     Args:
         head: What was learned.
-        folder: Made when it is not there; a head in it is replaced. ``head.json`` is written last, and has the sha256
-            of the tensors: a folder whose writing was stopped is told from a whole one.
+        folder: Made when it is not there; a head in it is replaced.
         encoder: Whose embeddings it takes.
         about: How it came about, as plain values.
         inside: The encoder is the model folder `ENCODER` of the head's own.
     """
-    from safetensors.numpy import save
-
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    tensors = save(_tensors(head))
     described = {
-        "format": FORMAT,
-        "encoder": {"name": ENCODER if inside else encoder.name, "fingerprint": encoder.fingerprint, "inside": inside},
         "classnames": list(head.classnames),
         "multi_label": head.multi_label,
         "numbers": _numbers(head),
         "unknown": _unknown(head),
         "answers": None if head.answers is None else asdict(head.answers),
-        "sha256": _sha256(tensors),
+        "inside": inside,
         "about": dict(about),
     }
-    content = json.dumps(described, ensure_ascii=False, indent=1).encode() + b"\n"
-    replace_file(place / TENSORS, lambda file: file.write(tensors))
-    replace_file(place / DESCRIPTION, lambda file: file.write(content))
+    name = f"{Path(folder).name}/{ENCODER}" if inside else encoder.name
+    FOLDER.write(folder, (name, encoder.fingerprint), described, _tensors(head))
 
 
 def is_head(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a head."""
-    return (Path(folder) / DESCRIPTION).is_file()
+    return FOLDER.is_there(folder)
 
 
 def describe_head(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -75,19 +62,7 @@ def describe_head(folder: str | os.PathLike[str]) -> dict[str, Any]:
         StoreNotFound: There is no head.
         StoreError: Its description cannot be understood.
     """
-    path = Path(folder) / DESCRIPTION
-    if not path.is_file():
-        raise StoreNotFound(f"there is no head in {os.fspath(folder)}", hint="make one with `nunbit adapt fit`")
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        known = isinstance(described, dict) and described["format"] == FORMAT
-        if not {"encoder", "classnames", "sha256"} <= described.keys() or "fingerprint" not in described["encoder"]:
-            raise KeyError("it does not say which encoder, which classes or which file")
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged: {error}", hint="make the head again with `nunbit adapt fit`") from error
-    if not known:
-        raise StoreError(f"{path} has format {described['format']!r}, expected {FORMAT}", hint="make the head again")
-    return dict(described)
+    return FOLDER.describe(folder)
 
 
 def encoder_of(folder: str | os.PathLike[str]) -> str:
@@ -96,8 +71,8 @@ def encoder_of(folder: str | os.PathLike[str]) -> str:
     Raises:
         StoreNotFound, StoreError: As in `describe_head`.
     """
-    owner = describe_head(folder)["encoder"]
-    return os.path.join(folder, ENCODER) if owner.get("inside") else str(owner.get("name", ""))
+    described = describe_head(folder)
+    return os.path.join(folder, ENCODER) if described.get("inside") else str(described["encoder"].get("name", ""))
 
 
 def load_head(folder: str | os.PathLike[str], encoder: Encoder) -> Head:
@@ -112,28 +87,16 @@ def load_head(folder: str | os.PathLike[str], encoder: Encoder) -> Head:
         StoreError: Its files are damaged.
         EncoderMismatch: It was made with another encoder; both are named.
     """
-    described = describe_head(folder)
-    owner = described["encoder"]
-    if owner["fingerprint"] != encoder.fingerprint:
-        raise EncoderMismatch(
-            f"the head in {os.fspath(folder)} was made with {owner.get('name', '?')} "
-            f"({owner['fingerprint'][:12]}), not with {encoder.name} ({encoder.fingerprint[:12]})",
-            hint=f"use --model {encoder_of(folder)}, or make the head again with `nunbit adapt fit`",
-        )
-    path = Path(folder) / TENSORS
+    described, tensors = FOLDER.read(folder, encoder)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error}", hint="make the head again") from error
-    if _sha256(content) != described["sha256"]:
-        raise StoreError(f"{path} is not the file that head.json means: its sha256 differs", hint="make the head again")
-    return _head(described, content)
+        return _head(described, tensors)
+    except (KeyError, TypeError) as error:
+        again = f"make it again with `{FOLDER.command}`"
+        raise StoreError(f"the head in {os.fspath(folder)} is damaged: {error}", hint=again) from error
 
 
-def _head(described: Mapping[str, Any], content: bytes) -> Head:
-    from safetensors.numpy import load
-
-    tensors, numbers = load(content), described["numbers"]
+def _head(described: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Head:
+    numbers = described["numbers"]
     cache = adapter = calibration = None
     if "cache.keys" in tensors:
         cache = Cache(tensors["cache.keys"], tensors["cache.values"], numbers["alpha"], numbers["beta"])
@@ -153,7 +116,7 @@ def _head(described: Mapping[str, Any], content: bytes) -> Head:
         multi_label=bool(described["multi_label"]),
         calibration=calibration,
         unknown=unknown,
-        answers=None if described["answers"] is None else AnswerSets(**described["answers"]),
+        answers=None if described.get("answers") is None else AnswerSets(**described["answers"]),
     )
 
 
@@ -167,7 +130,7 @@ def _tensors(head: Head) -> dict[str, NDArray[Any]]:
         tensors |= {"calibration.factor": head.calibration.factor, "calibration.offset": head.calibration.offset}
     if head.unknown is not None:
         tensors |= {"unknown.rows": head.unknown.rows, "unknown.positives": head.unknown.positives}
-    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return tensors
 
 
 def _numbers(head: Head) -> dict[str, float]:
@@ -183,7 +146,3 @@ def _unknown(head: Head) -> dict[str, Any] | None:
     if head.unknown is None:
         return None
     return {name: getattr(head.unknown, name) for name in ("way", "threshold", "false_alarms", "logit_scale")}
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -73,11 +73,13 @@ def nearness(rows: FloatArray, examples: FloatArray, *, without: npt.NDArray[np.
         without: (N, K), true where an example must not count: a picture is its own nearest neighbor.
 
     Returns:
-        (N,).
+        (N,); NaN where fewer than `NEIGHBORS` examples count though there are more of them.
     """
     cosines = (rows @ examples.T).astype(np.float64)  # (N, K)
     if without is not None:
-        cosines[without] = -1.0
+        cosines[without] = np.nan
+        cosines = -np.sort(-cosines, axis=1)  # those that do not count are last
+        return cosines[:, :NEIGHBORS].mean(1) if cosines.shape[1] >= NEIGHBORS else np.full(len(rows), np.nan)
     count = min(NEIGHBORS, cosines.shape[1])
     found: Familiarity = np.partition(cosines, -count, axis=1)[:, -count:].mean(1)
     return found

@@ -23,6 +23,7 @@ from nunbit.pretrained.writing import write_pretrained
 from nunbit.programs import Program
 from nunbit.text.batches import batches_by_length
 from nunbit.vision_encoder import PatchBatch, pad_patches
+from nunbit.vision_encoder.patch_maps import patch_map, patch_size_of
 
 if TYPE_CHECKING:
     from nunbit.types import FloatArray
@@ -83,6 +84,17 @@ class ClipTowers:
                 batch = torch.from_numpy(some).to(self.model.logit_scale.device)
                 rows[numbers] = _rows(self.model.embed_text(batch))
         return rows
+
+    @property
+    def patch_size(self) -> int:
+        """As in `nunbit.encode.PatchEncoder`."""
+        return patch_size_of(self.model.vision_encoder)
+
+    def patch_features(self, pixel_values: FloatArray, *, layers: Sequence[int] | None = None) -> FloatArray:
+        """As in `nunbit.encode.PatchEncoder`; by default a ViT is read behind half of its blocks."""
+        with torch.inference_mode():
+            batch = torch.from_numpy(pixel_values).to(self.model.logit_scale)
+            return _rows(patch_map(self.model.vision_encoder, batch, layers))
 
     def programs(self) -> dict[str, Program]:
         """Both towers: ``image`` of (B, 3, S, S) pixels and ``text`` of (B, T) token ids.

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "starter"
 SHIPPED = Path(__file__).parent / "weights"
+PATCH_SIZE = 8
+PATCH_LAYERS = (4, 7)
+"""Behind the last block of stride 4 and the last of stride 8, chosen on half of the boards of benchmarks/inspection.py:
+deeper ones know more of what things are, and find less of what is wrong with them."""
 PREPROCESSING = Preprocessing(
     image_size=260,
     crop_fraction=1.0,
@@ -95,6 +99,23 @@ class Starter:
         with torch.inference_mode():
             features, logits = self.picture_tower(pixels)
         return features.numpy(), logits.numpy()
+
+    @property
+    def patch_size(self) -> int:
+        """As in `nunbit.encode.PatchEncoder`."""
+        return PATCH_SIZE
+
+    def patch_features(self, pixel_values: FloatArray, *, layers: Sequence[int] | None = None) -> FloatArray:
+        """As in `nunbit.encode.PatchEncoder`; by default behind the blocks `PATCH_LAYERS`."""
+        import torch
+
+        from nunbit.vision_encoder.patch_maps import join_maps
+
+        pixels = torch.from_numpy(pixel_values).contiguous(memory_format=torch.channels_last)
+        grid = (pixels.shape[-2] // PATCH_SIZE, pixels.shape[-1] // PATCH_SIZE)
+        with torch.inference_mode():
+            maps = self.picture_tower.block_maps(pixels, PATCH_LAYERS if layers is None else layers)
+            return join_maps(maps, grid).numpy()
 
     @property
     def model(self) -> Starter:

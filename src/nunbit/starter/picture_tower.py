@@ -11,6 +11,7 @@ Paper: EfficientNet, arXiv 1905.11946; the Lite variants drop squeeze-and-excita
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nunbit.errors import WeightsError
+from nunbit.errors import UsageError, WeightsError
 
 M = TypeVar("M", bound=nn.Module)
 FEATURE_SIZE = 1280
@@ -164,6 +165,29 @@ class LiteBackbone(nn.Module):
     def features(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, H, W) float32, ``(x - 127) / 128`` of RGB in [0, 255] → (B, 1280), the mean over positions."""
         return self.feature_map(pixel_values).mean(dim=(2, 3))
+
+    def block_maps(self, pixel_values: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Maps behind some of the blocks; those after the last one asked for are not computed.
+
+        Args:
+            pixel_values: As `feature_map` takes it.
+            layers: Behind so many blocks, each from 1 to the number of blocks.
+
+        Returns:
+            (B, C, H / stride, W / stride) for each of ``layers``, in their order.
+
+        Raises:
+            UsageError: There is no such block.
+        """
+        if not layers or not all(1 <= layer <= len(self.blocks) for layer in layers):
+            raise UsageError(f"layers {tuple(layers)}: the starter has blocks 1 to {len(self.blocks)}")
+        maps: dict[int, Tensor] = {}
+        x = self.stem(pixel_values)
+        for number, block in enumerate(list(self.blocks)[: max(layers)], start=1):
+            x = block(x)
+            if number in layers:
+                maps[number] = x.clone()  # the next block may write over its input
+        return [maps[layer] for layer in layers]
 
 
 class EfficientNetLite(LiteBackbone):
