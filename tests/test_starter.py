@@ -14,9 +14,10 @@ from nunbit.encode import Encoder
 from nunbit.errors import ModelNotFound, UnsupportedModel, UsageError, WeightsError
 from nunbit.golden import compare_golden
 from nunbit.hub import Snapshot
+from nunbit.packaged_files import PackagedFile
 from nunbit.recognition import recognize
 from nunbit.starter.model import SHIPPED
-from nunbit.starter.packages import PICTURE_WEIGHTS, TEXT_VOCABULARY, TEXT_WEIGHTS, PackagedFile
+from nunbit.starter.packages import PICTURE_WEIGHTS, TEXT_VOCABULARY, TEXT_WEIGHTS
 from nunbit.starter.picture_tower import LITE2, load_efficientnet_lite, prepare_for_inference, scale_channels
 from nunbit.starter.text_tower import MAX_TOKENS, SentenceEncoder
 

@@ -68,12 +68,7 @@ class Attention(nn.Module):
             (B, T, D).
         """
         query, key, value = self._split(x)
-        if self.training and _plain_is_quicker(query):
-            mixed = plain_attention(query, key, value, attention_mask, causal=causal)
-        else:
-            mixed = functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=attention_mask, is_causal=causal
-            )
+        mixed = attend(query, key, value, attention_mask, causal=causal, training=self.training)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
         return out
 
@@ -88,13 +83,31 @@ class Attention(nn.Module):
         return query, key, value
 
 
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+    training: bool = False,
+) -> Tensor:
+    """Attention by whichever kernel is quicker; the arguments and the result are those of `plain_attention`.
+
+    ``training``: a backward pass may follow.
+    """
+    if training and _plain_is_quicker(query):
+        return plain_attention(query, key, value, attention_mask, causal=causal)
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, is_causal=causal)
+
+
 def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, *, causal: bool = False
 ) -> Tensor:
     """Attention as two matrix products with a softmax between, computed in float32.
 
     Args:
-        query: (B, H, T, D / H), like ``key`` and ``value``.
+        query: (B, H, T, D / H). ``key`` and ``value`` are like it, of another T when there is no causal order.
         key: What is looked at.
         value: What is taken from there.
         attention_mask: As `Attention.forward` takes it.

@@ -24,9 +24,9 @@ from torch.nn import functional
 
 from nunbit.contrastive.starter_lessons import Lessons, LessonSources, read_lessons
 from nunbit.losses import softmax_contrastive
+from nunbit.packaged_files import sha256_of
 from nunbit.starter.bridge import Bridge
 from nunbit.starter.model import MODEL_TYPE, SHIPPED, Starter
-from nunbit.starter.packages import sha256_of
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from nunbit.distilled.config import DistilledConfig
 from nunbit.durable import replace_file
 from nunbit.encode import Encoder, EncoderInfo
 from nunbit.errors import ConfigError, ModelError, ModelNotFound, WeightsError
-from nunbit.starter.packages import sha256_of
+from nunbit.packaged_files import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,8 +19,9 @@ import numpy as np
 
 from nunbit.encode import Encoder, EncoderInfo
 from nunbit.errors import ModelNotFound, WeightsError
+from nunbit.packaged_files import sha256_of
 from nunbit.preprocessing import Preprocessing
-from nunbit.starter.packages import PACKAGED_FILES, PICTURE_WEIGHTS, TEXT_VOCABULARY, TEXT_WEIGHTS, sha256_of
+from nunbit.starter.packages import PACKAGED_FILES, PICTURE_WEIGHTS, TEXT_VOCABULARY, TEXT_WEIGHTS
 
 if TYPE_CHECKING:
     from nunbit.programs import Program

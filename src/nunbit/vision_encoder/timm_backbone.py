@@ -9,7 +9,6 @@ Shapes: B batch, H W pixels, P patches or cells, D width, E embedding.
 from __future__ import annotations
 
 import re
-import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -18,36 +17,24 @@ import torch
 from torch import Tensor, nn
 
 from nunbit.errors import ConfigError, UnsupportedModel, UsageError
+from nunbit.torchvision_import import import_torchvision
 from nunbit.vision_encoder.config import TimmConfig
 
 _NAME = re.compile(r"[a-z0-9_]+")
-_MISSING_OPERATOR = re.compile(r"operator torchvision::(\w+) does not exist")
 
 
 def import_timm() -> ModuleType:
     """Import timm, also beside a torchvision whose compiled part does not fit the installed torch.
 
-    timm imports torchvision, and torchvision declares the shapes of its compiled operators at import, which fails
-    where that part could not be loaded (a CPU build of torch with torchvision's CUDA wheel). No backbone uses those
-    operators, so the missing ones are declared, without an implementation, and the import goes on.
-
     Raises:
         UnsupportedModel: timm is not installed.
     """
-    for _ in range(16):
-        try:
-            return import_module("timm")
-        except ImportError as error:
-            hint = "pip install 'nunbit[timm]'"
-            raise UnsupportedModel(f"this model's vision encoder needs timm: {error}", hint=hint) from error
-        except RuntimeError as error:
-            missing = _MISSING_OPERATOR.search(str(error))
-            if missing is None:
-                raise
-            torch.library.define(f"torchvision::{missing[1]}", "(Tensor unused) -> Tensor")
-            for name in [name for name in sys.modules if name.split(".")[0] in ("torchvision", "timm")]:
-                del sys.modules[name]  # half imported
-    raise UnsupportedModel("torchvision cannot be imported, and timm needs it", hint="install a torchvision that fits")
+    import_torchvision()
+    try:
+        return import_module("timm")
+    except ImportError as error:
+        hint = "pip install 'nunbit[timm]'"
+        raise UnsupportedModel(f"this model's vision encoder needs timm: {error}", hint=hint) from error
 
 
 class TimmBackbone(nn.Module):

@@ -1,0 +1,150 @@
+"""The contract behind which a language model stands.
+
+Shapes: B batch, T tokens, S tokens of an answer, W width (``hidden_size``), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from nunbit.errors import UsageError
+
+
+class LanguageTokenizer(Protocol):
+    """What is asked of a tokenizer; those of `transformers` have it."""
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """What ends an answer."""
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """What fills up a batch."""
+
+    def __len__(self) -> int: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Text → ids."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Ids → text."""
+
+    def apply_chat_template(
+        self, conversation: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool = False
+    ) -> Any:
+        """Messages with ``role`` and ``content`` → one text (``tokenize=False``), as the model was trained on it."""
+
+
+class LanguageModelOutput(NamedTuple):
+    """What a forward pass gives.
+
+    Attributes:
+        logits: (B, T, V), of an encoder-decoder (B, S, V).
+        loss: A scalar, the mean of ``-log p(token)`` over all labels but -100; None when no labels were given.
+    """
+
+    logits: Tensor
+    loss: Tensor | None
+
+
+class LanguageModel(nn.Module):
+    """A language model that reads vectors instead of token ids.
+
+    Args:
+        model: A model of `transformers` with a language modeling head.
+        tokenizer: Its tokenizer; None for a model that only computes.
+
+    Attributes:
+        model: As given: for generation, and for adapters.
+
+    Example:
+        >>> language_model = load_language_model("smollm2-135m-instruct")
+        >>> ids = torch.tensor([language_model.tokenizer.encode("A cat sits on the")])
+        >>> language_model(language_model.embed(ids)).logits.shape
+        torch.Size([1, 5, 49152])
+    """
+
+    def __init__(self, model: Any, tokenizer: LanguageTokenizer | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self._tokenizer = tokenizer
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+
+    @property
+    def hidden_size(self) -> int:
+        """W, the width of the embeddings that it reads; a few models are wider inside (OPT-350m)."""
+        return int(self._embeddings.weight.shape[1])
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the rows of the embedding matrix; there may be more of them than the tokenizer has tokens."""
+        return int(self._embeddings.weight.shape[0])
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """The input goes through an encoder, and a decoder answers (T5), instead of one sequence for both."""
+        return bool(self.model.config.is_encoder_decoder)
+
+    @property
+    def tokenizer(self) -> LanguageTokenizer:
+        """The tokenizer.
+
+        Raises:
+            UsageError: The model was made without one.
+        """
+        if self._tokenizer is None:
+            raise UsageError("this language model has no tokenizer", hint="give one when it is made")
+        return self._tokenizer
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Token ids (B, T) int64 → what the model reads, (B, T, W)."""
+        embedded: Tensor = self._embeddings(input_ids)
+        return embedded
+
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+    ) -> LanguageModelOutput:
+        """Predict each next token.
+
+        Args:
+            inputs_embeds: (B, T, W), as `embed` gives them or a projector does.
+            attention_mask: (B, T) bool or int, nonzero where there is a token; padding may stand on either side, and
+                positions are counted without it. By default there is none.
+            labels: int64, -100 where nothing is asked. Of a causal model (B, T): the input's own ids; the shift by
+                one happens here. Of an encoder-decoder (B, S): the answer.
+            decoder_input_ids: (B, S) int64, what an encoder-decoder has said so far; follows from ``labels``.
+
+        Raises:
+            UsageError: Labels of another shape, or of an encoder-decoder neither labels nor ``decoder_input_ids``.
+        """
+        inputs: dict[str, Any] = {"inputs_embeds": inputs_embeds, "labels": labels, "use_cache": False}
+        if self.is_encoder_decoder:
+            if labels is None and decoder_input_ids is None:
+                raise UsageError("an encoder-decoder needs labels or decoder_input_ids to answer")
+            inputs["decoder_input_ids"] = decoder_input_ids
+        elif decoder_input_ids is not None:
+            raise UsageError("a causal language model has no decoder of its own", hint="leave decoder_input_ids out")
+        elif labels is not None and labels.shape != inputs_embeds.shape[:2]:
+            shapes = f"{tuple(labels.shape)} for an input of {tuple(inputs_embeds.shape[:2])} tokens"
+            raise UsageError(
+                f"labels have the shape {shapes}", hint="a label for every token, -100 where none is asked"
+            )
+        if attention_mask is not None:
+            inputs["attention_mask"] = attention_mask.long()
+            if self._takes_positions:  # left padding would move the words of models that learned their positions
+                inputs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        output = self.model(**inputs)
+        return LanguageModelOutput(output.logits, output.loss)
+
+    @property
+    def _embeddings(self) -> Any:
+        return self.model.get_input_embeddings()
