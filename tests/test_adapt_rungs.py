@@ -199,7 +199,11 @@ def test_examples_are_said_by_heads_that_were_not_taught_them(monkeypatch: pytes
 
 def test_auto_takes_words_where_examples_mislead_and_examples_where_words_do() -> None:
     classes, shots = make_task(6, words=0.1, noise=3.0)
-    assert climb(classes, shots).best.accuracy == max(r.accuracy or 0 for r in climb(classes, shots).results)
+    ladder = climb(classes, shots)
+    usual = next(one for one in ladder.results if one.name == "linear-probe")
+    for one in ladder.results:  # a better one is taken if it is so by more than a standard error
+        gain = one.right - usual.right
+        assert (one.accuracy or 0) <= (ladder.best.accuracy or 0) or gain.mean() <= gain.std() / len(gain) ** 0.5
     assert climb(*make_task(6, words=0.01, noise=0.1)).best.name == "zero-shot"  # all are right: what needs least
     bad_words, clear = make_task(6, words=9.0, noise=0.3)
     ladder = climb(bad_words, clear)

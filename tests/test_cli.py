@@ -45,8 +45,12 @@ def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         result = run(*made, cwd=folder)
         assert result.returncode == 0, result.stderr
     (folder / "photos" / "깨진\n사진.jpg").write_bytes(b"")
-    result = run("index", "photos/", "--into", "photos.nunbit", cwd=folder)
-    assert result.returncode == 0, result.stderr
+    for made in (
+        ("index", "photos/", "--into", "photos.nunbit"),
+        ("adapt", "concept", "my mug", "query.jpg", "--in", "photos.nunbit", "--into", "mug.head"),
+    ):
+        result = run(*made, cwd=folder)
+        assert result.returncode == 0, result.stderr
     return folder
 
 

@@ -111,6 +111,7 @@ class RungResult:
         seconds: Learning with the chosen setting.
         megabytes: Of the head.
         held_out: (N, C) logits of held-out examples, of the chosen setting; NaN for those never held out.
+        right: (K,) whether each of the K examples that were held out was said right; of several labels, the share.
         head: Learned from all examples.
     """
 
@@ -121,6 +122,7 @@ class RungResult:
     seconds: float
     megabytes: float
     held_out: Logits
+    right: npt.NDArray[np.float64]
     head: Head | TunedHead
 
 
@@ -187,12 +189,27 @@ def _one_thread(wanted: bool) -> Iterator[None]:
 
 
 def _choose(results: Sequence[RungResult]) -> RungResult:
-    """The most accurate; of equals the one that needs least."""
-    known = [result for result in results if result.accuracy is not None]
-    if known:
-        return max(known, key=lambda result: result.accuracy or 0.0)  # max keeps the first of equals
+    """The most accurate of those that are clearly better than `AT_ONE_SHOT`, else that one.
+
+    Clearly: by more than one standard error of the difference on the same held-out examples. The best of many by a few
+    examples is mostly luck; and heads that judge held-out examples learned from fewer than the last one will, so that
+    a close call is one for learning. Where `AT_ONE_SHOT` was not tried, what needs least takes its place.
+    """
     named = {result.name: result for result in results}
-    return named.get(AT_ONE_SHOT, results[-1])
+    usual = named.get(AT_ONE_SHOT, results[0])
+    if usual.accuracy is None:
+        return named.get(AT_ONE_SHOT, results[-1])
+    usual = next(
+        result for result in results if np.array_equal(result.right, usual.right)
+    )  # what needs less is as good
+    better = [result for result in results if _clearly_better(result.right, usual.right)]
+    return max([usual, *better], key=lambda result: result.accuracy or 0.0)  # max keeps the first of equals
+
+
+def _clearly_better(right: npt.NDArray[np.float64], usual: npt.NDArray[np.float64]) -> bool:
+    """(K,) against (K,): whether the mean difference is above its standard error, and above 0."""
+    gain = right - usual
+    return bool(gain.mean() > gain.std() / math.sqrt(len(gain)))
 
 
 def _try(
@@ -208,11 +225,12 @@ def _try(
     right = _right(judged[:, tested], shots.part(tested))  # (candidates, tested)
     likely = _likelihood(judged[:, tested], shots.part(tested))
     chosen, accuracy, interval = _default_candidate(rung), None, None
+    honest = np.zeros(0)
     if tested.any():
         chosen = _best(right, likely)
-        honest = np.concatenate(
-            [right[_best(right[:, ~this], likely[:, ~this]), this] for this in _folds_of(folds[tested])]
-        )
+        honest = np.empty(right.shape[1])
+        for this in _folds_of(folds[tested]):
+            honest[this] = right[_best(right[:, ~this], likely[:, ~this]), this]
         accuracy = 100 * float(honest.mean())
         interval = wilson(float(honest.mean()), len(honest))
     start = time.perf_counter()
@@ -228,6 +246,7 @@ def _try(
         seconds,
         head.bytes / 1e6,
         held_out[chosen],
+        honest,
         head,
     )
 
