@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,7 @@ from nunbit.contrastive.run import load_config, run_contrastive
 from nunbit.errors import ConfigError
 from nunbit.layers import Attention, Block
 from nunbit.training.checkpoint import list_checkpoints, load_checkpoint
-from nunbit.training.diagnosis import Finding
-
-
-class Watching:
-    """Falls over at a step, if told to."""
-
-    def __init__(self, fall_at: int | None = None) -> None:
-        self.fall_at = fall_at
-        self.losses: list[float] = []
-
-    def progress(self, step: int, values: Mapping[str, float]) -> None:
-        self.losses.append(values["loss"])
-        if step == self.fall_at:
-            raise KeyboardInterrupt
-
-    def found(self, finding: Finding) -> None:
-        """Say nothing."""
+from watching import Watching
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from nunbit.recognition import recognize
 from nunbit.starter.model import PREPROCESSING
 from nunbit.starter.packages import LITE0_WEIGHTS, PICTURE_WEIGHTS
 from nunbit.starter.picture_tower import LITE0, load_efficientnet_lite
-from nunbit.training.diagnosis import Finding
+from watching import Watching
 
 SETTINGS: dict[str, Any] = {
     "labels": ["red circle", "blue square", "green cross"],
@@ -64,22 +63,6 @@ SETTINGS: dict[str, Any] = {
         "log_every": 1,
     },
 }
-
-
-class Watching:
-    """Counts steps, and may fall over at one of them."""
-
-    def __init__(self, fall_at: int | None = None) -> None:
-        self.fall_at = fall_at
-        self.losses: list[float] = []
-
-    def progress(self, step: int, values: Mapping[str, float]) -> None:
-        self.losses.append(values["loss"])
-        if step == self.fall_at:
-            raise KeyboardInterrupt
-
-    def found(self, finding: Finding) -> None:
-        """Nothing is expected of six steps."""
 
 
 @pytest.fixture(scope="module")

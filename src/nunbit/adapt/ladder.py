@@ -1,8 +1,8 @@
 """All rungs on the same embeddings; which one is best is decided by the given examples alone.
 
 Every example is said by heads that learned without it. The settings of a rung are chosen by that, and so that the
-choice is not measured on what it was made by, for each fold by the other folds. Where no class has two examples nothing
-can be held out, and `AT_ONE_SHOT` is taken.
+choice is not measured on what it was made by, for each fold by the other folds. `USUAL` is taken unless another rung is
+clearly better; where no class has two examples nothing can be held out, and nothing can be.
 
 Shapes: N examples, C classes, D width.
 """
@@ -58,7 +58,7 @@ ON_EMBEDDINGS = tuple(
 )
 """Those that need nothing but examples and words, and learn in seconds."""
 
-AT_ONE_SHOT = LinearProbe.NAME
+USUAL = LinearProbe.NAME
 
 _WORTH_THREADS = 2e8
 """Examples times classes times width from which on more threads than one are quicker; below they take twice as long."""
@@ -189,16 +189,16 @@ def _one_thread(wanted: bool) -> Iterator[None]:
 
 
 def _choose(results: Sequence[RungResult]) -> RungResult:
-    """The most accurate of those that are clearly better than `AT_ONE_SHOT`, else that one.
+    """The most accurate of those that are clearly better than `USUAL`, else that one.
 
     Clearly: by more than one standard error of the difference on the same held-out examples. The best of many by a few
     examples is mostly luck; and heads that judge held-out examples learned from fewer than the last one will, so that
-    a close call is one for learning. Where `AT_ONE_SHOT` was not tried, what needs least takes its place.
+    a close call is one for learning. Where `USUAL` was not tried, what needs least takes its place.
     """
     named = {result.name: result for result in results}
-    usual = named.get(AT_ONE_SHOT, results[0])
+    usual = named.get(USUAL, results[0])
     if usual.accuracy is None:
-        return named.get(AT_ONE_SHOT, results[-1])
+        return named.get(USUAL, results[-1])
     usual = next(
         result for result in results if np.array_equal(result.right, usual.right)
     )  # what needs less is as good

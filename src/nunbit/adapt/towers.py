@@ -10,7 +10,7 @@ Shapes: N examples, C classes, D width of an embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -103,14 +103,10 @@ class Towers:
         return {name: one for name, one in learned.items() if not torch.equal(one, self._start[name])}
 
     def _make(self, lora: LoraConfig | None) -> Student:
-        config = ModelConfig(start=self._name, locked=() if self._is_starter else ("text",))
-        if lora is None:
-            return make_student(config, (), name=self._name, license="")
-        patterns = self._patterns()
-        lora = LoraConfig(rank=lora.rank, alpha=lora.alpha, targets=patterns)
+        adapted = None if lora is None else replace(lora, targets=self._patterns())
+        config = ModelConfig(start=self._name, locked=() if self._is_starter else ("text",), lora=adapted)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            config = ModelConfig(start=self._name, locked=config.locked, lora=lora)
+            torch.manual_seed(0)  # corrections start at random
             return make_student(config, (), name=self._name, license="")
 
     def _patterns(self) -> tuple[str, ...]:
