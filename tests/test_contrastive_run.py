@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,9 @@ from contrastive_toys import make_pairs, write_recipe
 from nunbit.cli import nunbit as command_line
 from nunbit.contrastive.run import RunResult, load_config, run_contrastive
 from nunbit.errors import ConfigError, StoreBusy, TrainingError, UsageError
-from nunbit.training.diagnosis import Finding
 from nunbit.training.run_folder import RunFolder
 from nunbit.vision_encoder.timm_backbone import import_timm
-
-
-class Watching:
-    """Counts steps, and may fall over at one of them."""
-
-    def __init__(self, fall_at: int | None = None) -> None:
-        self.fall_at = fall_at
-        self.losses: list[float] = []
-        self.findings: list[Finding] = []
-
-    def progress(self, step: int, values: Mapping[str, float]) -> None:
-        self.losses.append(values["loss"])
-        if step == self.fall_at:
-            raise KeyboardInterrupt
-
-    def found(self, finding: Finding) -> None:
-        self.findings.append(finding)
+from watching import Watching
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A watcher of training runs that remembers losses, and may interrupt."""
+"""A watcher of training runs that remembers losses and findings, and may interrupt."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Watching:
     def __init__(self, fall_at: int | None = None) -> None:
         self.fall_at = fall_at
         self.losses: list[float] = []
+        self.findings: list[Finding] = []
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         self.losses.append(values["loss"])
@@ -20,4 +21,4 @@ class Watching:
             raise KeyboardInterrupt
 
     def found(self, finding: Finding) -> None:
-        """Say nothing."""
+        self.findings.append(finding)
