@@ -180,13 +180,15 @@ def test_a_prepared_engine_needs_no_torch_and_reports_to_nobody(clip_folder: Pat
 
 
 def test_another_file_in_the_folder_is_another_model(clip_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
+    # In float32: in bfloat16 OpenVINO now and then gives no numbers on some processors, and torch, which is asked then,
+    # finds the files of ``before`` changed.
+    folder, engine = tmp_path / "model", "openvino-fp32"
     nunbit.load(clip_folder, engine="torch").save_pretrained(folder)
-    before = nunbit.load(folder, engine="openvino")
+    before = nunbit.load(folder, engine=engine)
     changed = nunbit.load(folder, engine="torch")
     changed.model.vision_encoder.projection.weight.mul_(-1)
     changed.save_pretrained(folder)
-    after = nunbit.load(folder, engine="openvino")
+    after = nunbit.load(folder, engine=engine)
     assert after.fingerprint == changed.fingerprint != before.fingerprint
     images = pictures(2)
     assert cosines(after.encode_image(images), changed.encode_image(images)).min() > 0.999
