@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch.nn import functional
 
 from clip_models import make_towers
@@ -30,7 +31,7 @@ from nunbit.adapt import (
 )
 from nunbit.adapt.calibration import calibrate, calibration_error, conformal_threshold, mean_likelihood
 from nunbit.adapt.folds import ALWAYS_TAUGHT, make_folds
-from nunbit.adapt.ladder import wilson
+from nunbit.adapt.ladder import _surely_better, wilson
 from nunbit.adapt.unknown import auroc, far_words, set_unknown
 from nunbit.encode import Encoder, EncoderInfo
 from nunbit.errors import UsageError
@@ -113,6 +114,17 @@ def test_the_path_of_a_probe_ends_where_each_would_alone() -> None:
     ):
         alone = LinearProbe(classes, **one).fit(shots.rows, shots.targets.argmax(1)).head
         np.testing.assert_allclose(head.logits(shots.rows), alone.logits(shots.rows), atol=0.05)
+
+
+@pytest.mark.parametrize("rung", [TipAdapterTrained, Adapter])
+def test_candidates_that_learn_side_by_side_learn_what_each_does_alone(rung: type[Rung]) -> None:
+    classes, shots = make_task(5)
+    together = rung.path(classes, shots.rows, shots.targets, False)
+    assert len(together) == len(rung.CANDIDATES)
+    for head, one in zip(together, rung.CANDIDATES, strict=True):
+        alone = rung(classes, **one).fit(shots.rows, shots.targets.argmax(1)).head
+        np.testing.assert_allclose(head.logits(shots.rows), alone.logits(shots.rows), atol=1e-3)
+    assert np.ptp([head.logits(shots.rows) for head in together], axis=0).max() > 0.01
 
 
 def test_nearest_mean_is_the_mean_and_words_count_as_examples() -> None:
@@ -201,14 +213,24 @@ def test_auto_takes_words_where_examples_mislead_and_examples_where_words_do() -
     classes, shots = make_task(6, words=0.1, noise=3.0)
     ladder = climb(classes, shots)
     usual = next(one for one in ladder.results if one.name == "linear-probe")
-    for one in ladder.results:  # a better one is taken if it is so by more than a standard error
-        gain = one.right - usual.right
-        assert (one.accuracy or 0) <= (ladder.best.accuracy or 0) or gain.mean() <= gain.std() / len(gain) ** 0.5
+    for one in ladder.results:  # a better one is taken if it is surely so
+        wins, losses = int((one.right > usual.right).sum()), int((one.right < usual.right).sum())
+        chance = binomtest(wins, wins + losses, alternative="greater").pvalue if wins + losses else 1.0
+        assert (one.accuracy or 0) <= (ladder.best.accuracy or 0) or chance >= 0.05
     assert climb(*make_task(6, words=0.01, noise=0.1)).best.name == "zero-shot"  # all are right: what needs least
     bad_words, clear = make_task(6, words=9.0, noise=0.3)
     ladder = climb(bad_words, clear)
     assert ladder.best.name != "zero-shot"
     assert (ladder.best.accuracy or 0) > (ladder.results[0].accuracy or 0)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "taken"), [(1, 0, False), (4, 0, False), (5, 0, True), (60, 40, True), (58, 42, False)]
+)
+def test_another_rung_is_taken_when_its_lead_is_no_chance(wins: int, losses: int, taken: bool) -> None:
+    usual = np.repeat([0.0, 1.0, 1.0], [wins, losses, 20])
+    other = np.repeat([1.0, 0.0, 1.0], [wins, losses, 20])
+    assert _surely_better(other, usual) == taken
 
 
 def test_one_example_a_class_cannot_be_held_out() -> None:

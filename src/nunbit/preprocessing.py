@@ -73,10 +73,15 @@ class Preprocessing:
         """
         return _normalize(self.square(image, info), self.mean, self.std)
 
+    @property
+    def kernel(self) -> Image.Resampling:
+        """Pillow's filter."""
+        return _FILTERS[self.interpolation]
+
     def square(self, image: Image.Image, info: ImageInfo | None = None) -> Image.Image:
         """Resize only: the picture (S, S) that is looked at, before its numbers are normalized."""
         _check_rgb(image)
-        side, kernel = self.image_size, _FILTERS[self.interpolation]
+        side, kernel = self.image_size, self.kernel
         if self.resize == "squash":
             return image.resize((side, side), kernel, _extent(info))
         return self._crop(image, info, kernel)

@@ -1,11 +1,13 @@
 """Rungs that learn by gradients on embeddings: seconds, since no picture is looked at again.
 
-Shapes: N examples, C classes, D width, H width inside of the adapter.
+Shapes: N examples, C classes, D width, H width inside of the adapter, K candidates that learn side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -47,51 +49,90 @@ class LinearProbe(Rung):
         return _probe(self.classes, rows, targets, multi_label, self.settings["strength"])[0]
 
 
-class TipAdapterTrained(Rung):
+class TrainedTogether(Rung):
+    """A rung whose candidates learn side by side, stacked in one tensor: a step costs about as much as for one.
+
+    No candidate sees another: the loss is the sum of theirs, and the optimizer takes each number by itself.
+    """
+
+    @classmethod
+    def path(cls, classes: ClassTexts, rows: FloatArray, targets: Targets, multi_label: bool) -> list[Head]:
+        """All candidates at once."""
+        return cls._learn_together([cls(classes, **one) for one in cls.CANDIDATES], rows, targets, multi_label)
+
+    def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head:
+        return self._learn_together([self], rows, targets, multi_label)[0]
+
+    @staticmethod
+    @abstractmethod
+    def _learn_together(
+        rungs: Sequence[TrainedTogether], rows: FloatArray, targets: Targets, multi_label: bool
+    ) -> list[Head]:
+        """Rungs that differ in settings other than those of `descend` → the head of each."""
+
+
+class TipAdapterTrained(TrainedTogether):
     """Tip-Adapter-F (arXiv 2111.03930): the keys of the cache learn, from where `TipAdapter` has them."""
 
     NAME = "tip-adapter-f"
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"alpha": 1.0, "beta": 5.5, "steps": 100, "learning_rate": 1e-3}
     CANDIDATES = tuple({"alpha": alpha, "beta": beta} for alpha in (1.0, 3.0) for beta in (1.0, 5.5))
 
-    def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head:
-        base = text_head(self.classes, self.classes.rows, multi_label=multi_label)
-        cache = make_cache(self.classes, rows, targets, alpha=self.settings["alpha"], beta=self.settings["beta"])
-        inputs, values = torch.from_numpy(rows), torch.from_numpy(cache.values)
+    @staticmethod
+    def _learn_together(
+        rungs: Sequence[TrainedTogether], rows: FloatArray, targets: Targets, multi_label: bool
+    ) -> list[Head]:
+        classes = rungs[0].classes
+        base = text_head(classes, classes.rows, multi_label=multi_label)
+        caches = [
+            make_cache(classes, rows, targets, alpha=rung.settings["alpha"], beta=rung.settings["beta"])
+            for rung in rungs
+        ]
+        inputs, values = torch.from_numpy(rows), torch.from_numpy(caches[0].values)
         said = torch.from_numpy(base.logits(rows)).float()
-        keys = torch.from_numpy(cache.keys.copy()).requires_grad_(True)
+        keys = torch.stack([torch.from_numpy(cache.keys) for cache in caches]).requires_grad_(True)  # (K, N, D)
+        alpha = torch.tensor([cache.alpha for cache in caches])[:, None, None]
+        beta = torch.tensor([cache.beta for cache in caches])[:, None, None]
 
         def logits(chosen: Tensor) -> Tensor:
-            return said[chosen] + cache.alpha * torch.exp(-cache.beta * (1 - inputs[chosen] @ keys.T)) @ values
+            cosines = torch.unflatten(inputs[chosen] @ keys.flatten(0, 1).T, 1, keys.shape[:2]).transpose(0, 1)
+            return said[chosen] + alpha * torch.exp(-beta * (1 - cosines)) @ values
 
-        descend([keys], logits, targets, multi_label, self.settings)
-        return with_cache(base, Cache(keys.detach().numpy(), cache.values, cache.alpha, cache.beta))
+        descend([keys], logits, targets, multi_label, rungs[0].settings)
+        learned = keys.detach().numpy()
+        return [with_cache(base, replace(cache, keys=one)) for cache, one in zip(caches, learned, strict=True)]
 
 
-class Adapter(Rung):
+class Adapter(TrainedTogether):
     """CLIP-Adapter (arXiv 2110.04544): a bottleneck changes the embedding of a picture, the words stay."""
 
     NAME = "adapter"
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"ratio": 0.2, "reduction": 4, "steps": 100, "learning_rate": 1e-3}
     CANDIDATES = ({"ratio": 0.2}, {"ratio": 0.6})
 
-    def _learn(self, rows: FloatArray, targets: Targets, multi_label: bool) -> Head:
-        base = text_head(self.classes, self.classes.rows, multi_label=multi_label)
-        ratio, width = self.settings["ratio"], rows.shape[1]
-        hidden = max(1, width // self.settings["reduction"])
+    @staticmethod
+    def _learn_together(
+        rungs: Sequence[TrainedTogether], rows: FloatArray, targets: Targets, multi_label: bool
+    ) -> list[Head]:
+        base = text_head(rungs[0].classes, rungs[0].classes.rows, multi_label=multi_label)
+        count, width = len(rungs), rows.shape[1]
+        hidden = max(1, width // rungs[0].settings["reduction"])
         generator = torch.Generator().manual_seed(0)
-        down = (width**-0.5 * torch.randn(hidden, width, generator=generator)).requires_grad_(True)
-        up = (hidden**-0.5 * torch.randn(width, hidden, generator=generator)).requires_grad_(True)
+        down = width**-0.5 * torch.randn(hidden, width, generator=generator)
+        up = hidden**-0.5 * torch.randn(width, hidden, generator=generator)
+        down, up = (one.repeat(count, 1, 1).requires_grad_(True) for one in (down, up))  # (K, H, D), (K, D, H)
+        ratio = torch.tensor([rung.settings["ratio"] for rung in rungs])[:, None, None]
         inputs, weights, bias = (torch.from_numpy(one) for one in (rows, base.weights, base.bias))
 
         def logits(chosen: Tensor) -> Tensor:
             given = inputs[chosen]
-            changed = torch.relu(torch.relu(given @ down.T) @ up.T)
-            return functional.normalize((1 - ratio) * given + ratio * changed, dim=1) @ weights.T + bias
+            changed = torch.relu(torch.relu(given @ down.mT) @ up.mT)
+            return functional.normalize((1 - ratio) * given + ratio * changed, dim=2) @ weights.T + bias
 
-        descend([down, up], logits, targets, multi_label, self.settings)
-        adapter = FeatureAdapter(down.detach().numpy(), up.detach().numpy(), ratio)
-        return Head(base.classnames, base.weights, base.bias, adapter=adapter, multi_label=multi_label)
+        descend([down, up], logits, targets, multi_label, rungs[0].settings)
+        learned = zip(rungs, down.detach().numpy(), up.detach().numpy(), strict=True)
+        adapters = [FeatureAdapter(low, high, rung.settings["ratio"]) for rung, low, high in learned]
+        return [replace(base, adapter=adapter) for adapter in adapters]
 
 
 Start = tuple[Tensor, Tensor]
@@ -142,14 +183,15 @@ def descend(
 
     Args:
         parameters: What learns, or groups of it with rates of their own.
-        logits: Positions of examples (B,) → their (B, C) logits, with gradients.
+        logits: Positions of examples (B,) → their (B, C) logits, with gradients; or (K, B, C) of what learns side by
+            side.
         targets: (N, C) bool.
         multi_label: Each class is judged by itself.
         settings: ``steps``, ``learning_rate``, and ``batch_size``: so many examples a step, in an order that is always
             the same; without it all examples are in every step.
     """
     steps, rate = settings["steps"], settings["learning_rate"]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, eps=1e-4, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, eps=1e-4, weight_decay=1e-2, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     truth = torch.from_numpy(targets)
     for chosen in _batches(len(truth), steps, settings.get("batch_size")):
@@ -173,7 +215,11 @@ def _batches(count: int, steps: int, size: int | None) -> Iterator[Tensor]:
 
 
 def _cross_entropy(logits: Tensor, truth: Tensor, multi_label: bool) -> Tensor:
-    """Mean over pictures: of the softmax, or of the sum over labels judged by themselves."""
+    """Mean over pictures: of the softmax, or of the sum over labels judged by themselves; the sum over candidates."""
+    count, labels = truth.shape
+    each = logits.reshape(-1, count, labels)
     if multi_label:
-        return functional.binary_cross_entropy_with_logits(logits, truth.float(), reduction="sum") / len(logits)
-    return functional.cross_entropy(logits, truth.int().argmax(1))
+        wanted = truth.float().expand_as(each)
+        return functional.binary_cross_entropy_with_logits(each, wanted, reduction="sum") / count
+    wanted = truth.int().argmax(1).expand(len(each), count)
+    return functional.cross_entropy(each.flatten(0, 1), wanted.flatten(), reduction="sum") / count

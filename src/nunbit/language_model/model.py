@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nunbit.errors import UsageError
+
+IGNORED = -100
+"""The label of a token that is not asked."""
 
 
 class LanguageTokenizer(Protocol):
@@ -22,13 +26,17 @@ class LanguageTokenizer(Protocol):
         """What ends an answer."""
 
     @property
+    def bos_token_id(self) -> int | None:
+        """What stands in front of all texts, of some."""
+
+    @property
     def pad_token_id(self) -> int | None:
         """What fills up a batch."""
 
     def __len__(self) -> int: ...
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Text → ids."""
+    def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+        """Text → ids; with ``split_special_tokens`` marks such as ``<|im_end|>`` are letters like others."""
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """Ids → text."""
@@ -72,7 +80,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.model = model
         self._tokenizer = tokenizer
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        taken = inspect.signature(model.forward).parameters
+        self._takes_positions, self._takes_places = "position_ids" in taken, "logits_to_keep" in taken
 
     @property
     def hidden_size(self) -> int:
@@ -112,21 +121,25 @@ class LanguageModel(nn.Module):
         *,
         labels: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
     ) -> LanguageModelOutput:
         """Predict each next token.
 
         Args:
             inputs_embeds: (B, T, W), as `embed` gives them or a projector does.
             attention_mask: (B, T) bool or int, nonzero where there is a token; padding may stand on either side, and
-                positions are counted without it. By default there is none.
+                positions are counted without it. By default there is none. Or (B, 1, T, T) bool, true where a token
+                looks at another, for samples that are packed into one row.
             labels: int64, -100 where nothing is asked. Of a causal model (B, T): the input's own ids; the shift by
                 one happens here. Of an encoder-decoder (B, S): the answer.
             decoder_input_ids: (B, S) int64, what an encoder-decoder has said so far; follows from ``labels``.
+            position_ids: (B, T) int64; by default counted along a mask (B, T), or from 0.
 
         Raises:
-            UsageError: Labels of another shape, or of an encoder-decoder neither labels nor ``decoder_input_ids``.
+            UsageError: Labels of another shape, or of an encoder-decoder neither labels nor ``decoder_input_ids``; or
+                packed samples for a model that takes no positions.
         """
-        inputs: dict[str, Any] = {"inputs_embeds": inputs_embeds, "labels": labels, "use_cache": False}
+        inputs = self._inputs(inputs_embeds, attention_mask, position_ids)
         if self.is_encoder_decoder:
             if labels is None and decoder_input_ids is None:
                 raise UsageError("an encoder-decoder needs labels or decoder_input_ids to answer")
@@ -138,12 +151,53 @@ class LanguageModel(nn.Module):
             raise UsageError(
                 f"labels have the shape {shapes}", hint="a label for every token, -100 where none is asked"
             )
-        if attention_mask is not None:
-            inputs["attention_mask"] = attention_mask.long()
-            if self._takes_positions:  # left padding would move the words of models that learned their positions
-                inputs["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-        output = self.model(**inputs)
+        output = self.model(**inputs, labels=labels)
         return LanguageModelOutput(output.logits, output.loss)
+
+    def loss(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor,
+        *,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """The summed ``-log p(token)`` over all labels but -100, a scalar; the arguments are those of `forward`.
+
+        As `forward` has it, times the number of labels; but logits, which of a large vocabulary are most of the memory,
+        are computed at those places alone where some sample is asked something.
+        """
+        if self.is_encoder_decoder or not self._takes_places:
+            mean: Tensor = self(inputs_embeds, attention_mask, labels=labels, position_ids=position_ids).loss
+            return mean * self.count_labels(labels)
+        inputs = self._inputs(inputs_embeds, attention_mask, position_ids)
+        places = (labels[:, 1:] != IGNORED).any(0).nonzero().flatten()
+        logits = self.model(**inputs, logits_to_keep=places).logits
+        asked = labels[:, 1:][:, places].flatten()
+        return functional.cross_entropy(logits.flatten(0, 1).float(), asked, ignore_index=IGNORED, reduction="sum")
+
+    def count_labels(self, labels: Tensor) -> int:
+        """How many tokens are asked: of a causal model never the first of a row, which nothing comes before."""
+        asked = labels if self.is_encoder_decoder else labels[:, 1:]
+        return int((asked != IGNORED).sum())
+
+    def _inputs(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
+    ) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"inputs_embeds": inputs_embeds, "use_cache": False}
+        if position_ids is not None and not self._takes_positions:
+            raise UsageError(
+                "this language model counts its positions itself, so samples cannot share a row", hint="do not pack"
+            )
+        if attention_mask is not None and attention_mask.ndim == 2:
+            inputs["attention_mask"] = attention_mask.long()
+            if position_ids is None and self._takes_positions:  # left padding would move the words of models that
+                position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)  # learned their positions
+        elif attention_mask is not None:
+            inputs["attention_mask"] = attention_mask
+        if position_ids is not None:
+            inputs["position_ids"] = position_ids
+        return inputs
 
     @property
     def _embeddings(self) -> Any:

@@ -87,11 +87,21 @@ def read_folder(folder: Path, precision: Precision) -> LanguageModel:
         except _refusals() as error:
             raise UnsupportedModel(f"{folder / 'config.json'}: {_one_line(error)}") from error
         model = load_model(_class_for(config), folder, precision, where=str(folder), config=config, **_LOCAL)
+    return LanguageModel(model, read_tokenizer_folder(folder))
+
+
+def read_tokenizer_folder(folder: Path) -> Any:
+    """The tokenizer of a folder, as ``save_pretrained`` of `transformers` writes it.
+
+    Raises:
+        UnsupportedModel: There is none that can be read.
+    """
+    transformers = import_transformers()
+    with _quiet():
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL)
+            return transformers.AutoTokenizer.from_pretrained(folder, **_LOCAL)
         except (OSError, ValueError, TypeError, ImportError) as error:
             raise UnsupportedModel(f"{folder} has no tokenizer that can be read: {_one_line(error)}") from error
-    return LanguageModel(model, tokenizer)
 
 
 def load_model(cls: Any, source: Path | None, precision: Precision, *, where: str, **options: Any) -> Any:

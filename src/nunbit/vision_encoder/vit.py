@@ -84,7 +84,9 @@ class VisionTransformer(nn.Module):
         """E, the width of `image_features`."""
         return self.config.projection_size or self.config.hidden_size
 
-    def forward(self, pixel_values: Tensor | PatchBatch, *, layer: int | None = None) -> Tensor:
+    def forward(
+        self, pixel_values: Tensor | PatchBatch, *, layer: int | None = None, class_token: bool = False
+    ) -> Tensor:
         """Patch features, for projectors and maps.
 
         Args:
@@ -92,15 +94,21 @@ class VisionTransformer(nn.Module):
                 of several sizes.
             layer: None: behind the last block and the final norm. A number: behind that block, without the norm, as
                 in `nunbit.layers.run_blocks`; LLaVA reads -2.
+            class_token: Give the class token, too, in front of the patches, as BLIP-2 reads it.
 
         Returns:
-            (B, P, D), row by row, without the class token.
+            (B, P, D), row by row; (B, 1 + P, D) with the class token.
+
+        Raises:
+            UsageError: The class token is asked for, and there is none.
         """
+        if class_token and not self.config.class_token:
+            raise UsageError("this vision encoder has no class token")
         tokens, mask = self._embed(pixel_values)
         tokens = run_blocks(self.blocks, tokens, _over_keys(mask), layer=layer)
         if layer is None:
             tokens = self.norm(tokens)
-        return tokens[:, int(self.config.class_token) :]
+        return tokens if class_token else tokens[:, int(self.config.class_token) :]
 
     def image_features(self, pixel_values: Tensor | PatchBatch) -> Tensor:
         """The picture's feature, not of unit length: as `forward` takes it → (B, E)."""
