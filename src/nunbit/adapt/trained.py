@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from nunbit.adapt.rung import ClassTexts, Rung, text_head
 from nunbit.adapt.training_free import make_cache, with_cache
-from nunbit.head import Cache, FeatureAdapter, Head
+from nunbit.head import FeatureAdapter, Head
 
 if TYPE_CHECKING:
     from nunbit.adapt.rung import Targets
