@@ -66,6 +66,46 @@ def contrastive(config: Path, into: Path, overrides: tuple[str, ...], as_json: b
     click.echo(f"report: {result.report}")
 
 
+@command.command("vlm")
+@click.argument("config", type=FILE)
+@click.option("--into", type=FOLDER, required=True, help="Folder of the run; a run that is there goes on.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Replace a setting of CONFIG; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON line.")
+def vlm(config: Path, into: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Teach a vision-language model one stage, as the YAML file CONFIG says.
+
+    `align` teaches the projector on captions, `finetune` the projector and the language model on conversations.
+    Interrupted, it goes on where it was when it is called again. Several processes: `torchrun --nproc-per-node 2 -m
+    nunbit train vlm ...`.
+
+    \b
+    A configuration of three lines; all settings with their meanings are in docs/vlm.md:
+      model: {preset: starter, language_model: smollm2-135m-instruct}
+      data: {train: [{path: conversations.jsonl}]}
+      training: {steps: 500, learning_rate: 1.0e-3}
+
+    \b
+    Examples:
+      nunbit train vlm recipe.yaml --into run
+      nunbit train vlm recipe.yaml --into run2 --set model.stage=align --set training.steps=2000
+    """
+    from nunbit.instruct.run import load_config, run_instruct
+    from nunbit.training.watching import console_watcher
+
+    loaded = load_config(config, overrides)
+    with console_watcher(loaded.training.steps, leads=os.environ.get("RANK", "0") == "0") as watcher:
+        result = run_instruct(loaded, into, watcher)
+    if result is None:
+        return
+    if as_json:
+        print_json({"model": str(result.model), "report": str(result.report)})
+        return
+    click.echo(f"model: {result.model}")
+    click.echo(f"report: {result.report}")
+
+
 @command.command("starter")
 @click.option("--coco", type=FOLDER, required=True, help="Holds captions_boxes.jsonl, images/, captions_val2017.json.")
 @click.option(

@@ -1,8 +1,8 @@
 """What a locked tower says, computed once and kept on the disk: then an epoch reads no picture.
 
-A store is two files: rows of float32, and a line for each group of items with the keys of those that have a row. It
-grows by whole groups, which are the same in every run over the same items; so a pass that was interrupted goes on, and
-ends with the same numbers.
+A store is two files: rows of float32 or float16, and a line for each group of items with the keys of those that have a
+row. It grows by whole groups, which are the same in every run over the same items; so a pass that was interrupted goes
+on, and ends with the same numbers.
 
 Shapes: N items, D width.
 """
@@ -14,13 +14,15 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from nunbit.errors import StoreError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nunbit.types import FloatArray
 
 T = TypeVar("T")
@@ -33,15 +35,20 @@ class FeatureStore:
         folder: Made when it is not there.
         name: Of the two files.
         width: D.
+        dtype: What rows are kept in.
     """
 
-    def __init__(self, folder: Path, name: str, width: int) -> None:
+    def __init__(
+        self, folder: Path, name: str, width: int, dtype: Literal["float32", "float16"] = "float32"
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._rows_path, self._keys_path = folder / f"{name}.f32", folder / f"{name}.keys.jsonl"
+        self._dtype = np.dtype(dtype)
+        suffix = {"float32": "f32", "float16": "f16"}[dtype]
+        self._rows_path, self._keys_path = folder / f"{name}.{suffix}", folder / f"{name}.keys.jsonl"
         self._width = width
         self._groups = 0
         self._numbers: dict[str, int] = {}
-        self._rows: FloatArray = np.empty((0, width), np.float32)
+        self._rows: NDArray[Any] = np.empty((0, width), self._dtype)
         self._read()
 
     def __contains__(self, key: object) -> bool:
@@ -51,8 +58,9 @@ class FeatureStore:
         return len(self._numbers)
 
     def rows(self, keys: Iterable[str]) -> FloatArray:
-        """The rows (N, D) of keys that are there."""
-        return self._rows[[self._numbers[key] for key in keys]]
+        """The rows (N, D) of keys that are there, float32."""
+        found: FloatArray = self._rows[[self._numbers[key] for key in keys]].astype(np.float32)
+        return found
 
     def fill(
         self, items: Iterable[T], compute: Callable[[list[T]], tuple[list[str], FloatArray]], *, group: int
@@ -82,8 +90,8 @@ class FeatureStore:
         if rows.shape != (len(keys), self._width):
             raise StoreError(f"{self._rows_path}: {len(keys)} keys for rows of {rows.shape}, width {self._width}")
         with self._rows_path.open("ab") as file:
-            file.truncate(len(self) * self._width * 4)  # what a kill left beyond the keys
-            file.write(np.ascontiguousarray(rows, np.float32).tobytes())
+            file.truncate(len(self) * self._width * self._dtype.itemsize)  # what a kill left beyond the keys
+            file.write(np.ascontiguousarray(rows, self._dtype).tobytes())
             file.flush()
             os.fsync(file.fileno())
         with self._keys_path.open("ab") as file:
@@ -106,4 +114,4 @@ class FeatureStore:
 
     def _map(self) -> None:
         if self._numbers:
-            self._rows = np.memmap(self._rows_path, np.float32, "r", shape=(len(self._numbers), self._width))
+            self._rows = np.memmap(self._rows_path, self._dtype, "r", shape=(len(self._numbers), self._width))

@@ -56,6 +56,15 @@ class World:
         return bool(ends[0] == -ends[1])
 
 
+    def sum(self, value: float) -> float:
+        """The sum of a number over all processes; a collective call."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(total)
+        return float(total)
+
+
 @contextmanager
 def join_world(device: str | None) -> Iterator[World]:
     """Join the processes that ``torchrun`` started, if it started this one; leave them at the end.

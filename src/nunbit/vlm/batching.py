@@ -7,7 +7,8 @@ D width of the patch features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from nunbit.errors import UsageError
 from nunbit.language_model.model import IGNORED
+from nunbit.vlm.config import ChatFormat, PictureMarks
 from nunbit.vlm.conversation import ConversationEncoder, Encoded, Turn
 from nunbit.vlm.looking import Looker
-from nunbit.vlm.model import VisionLanguageModel, VlmInputs
+from nunbit.vlm.model import IMAGE_TOKEN_ID, VisionLanguageModel, VlmInputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,6 +79,12 @@ class SampleReader:
         looks = torch.from_numpy(np.concatenate(pixels)) if pixels else None
         return Sample(encoded, looks, instruction=self.instruction(turns))
 
+    def plain(self) -> SampleReader:
+        """The same, writing a picture, its caption and a new line, without any format (LLaVA's first stage)."""
+        other = copy(self)
+        other.conversations = ConversationEncoder(ChatFormat(answer_after="\n"), PictureMarks(), self.tokenizer)
+        return other
+
     def instruction(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """The last question, for a Q-Former that reads it; else ()."""
         if self._instruction_tokenizer is None:
@@ -123,38 +131,83 @@ def collate(
     )
 
 
-def pack(samples: Sequence[Sample]) -> VlmInputs:
+def pack(bundles: Sequence[Sequence[Sample]]) -> VlmInputs:
     """Put samples behind each other in one row: no token is spent on padding, and none looks at another sample.
 
+    Samples of a bundle are about the same pictures: what their texts have in common up to the first difference, the
+    pictures among it, stands in the row once, and all of them look at it. Every token sees what it sees alone, at the
+    same distance.
+
     Args:
-        samples: At least one.
+        bundles: At least one, each of at least one sample.
 
     Returns:
         One row; the first token of each sample is asked nothing, whatever its label says.
     """
-    ids: list[int] = []
-    labels: list[int] = []
-    positions: list[int] = []
-    owners: list[int] = []
-    for number, sample in enumerate(samples):
-        length = len(sample.encoded.input_ids)
-        ids += sample.encoded.input_ids
-        labels += [IGNORED, *sample.encoded.labels[1:]]
-        positions += range(length)
-        owners += [number] * length
-    one = collate(samples)
-    owner = torch.tensor(owners)
-    causal = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+    row = _Row()
+    shown = []
+    for bundle in bundles:
+        row.add(bundle)
+        shown.append(bundle[0])
+    one = collate(shown)
+    owner, branch = torch.tensor(row.owners), torch.tensor(row.branches)
+    common = (branch == _COMMON)[None] | (branch[:, None] == branch)
+    causal = torch.ones(len(owner), len(owner), dtype=torch.bool).tril()
     return VlmInputs(
-        input_ids=torch.tensor([ids]),
-        attention_mask=(causal & (owner[:, None] == owner))[None, None],
-        position_ids=torch.tensor([positions]),
+        input_ids=torch.tensor([row.ids]),
+        attention_mask=(causal & common & (owner[:, None] == owner))[None, None],
+        position_ids=torch.tensor([row.positions]),
         pixel_values=one.pixel_values,
         image_features=one.image_features,
         instruction_ids=one.instruction_ids,
         instruction_mask=one.instruction_mask,
-        labels=torch.tensor([labels]),
+        labels=torch.tensor([row.labels]),
     )
+
+
+_COMMON = -1
+
+
+@dataclass(slots=True)
+class _Row:
+    """Tokens of several samples; of each the bundle that owns it and the sample within, or `_COMMON`."""
+
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    branches: list[int] = field(default_factory=list)
+
+    def add(self, bundle: Sequence[Sample]) -> None:
+        owner = self.owners[-1] + 1 if self.owners else 0
+        shared = common_prefix([sample.encoded for sample in bundle]) if len(bundle) > 1 else 0
+        first = bundle[0].encoded
+        self._extend(first.input_ids[:shared], [IGNORED] * shared, 0, (owner, _COMMON))
+        for number, sample in enumerate(bundle):
+            encoded = sample.encoded
+            labels = [IGNORED, *encoded.labels[1:]] if shared == 0 else encoded.labels[shared:]
+            self._extend(encoded.input_ids[shared:], labels, shared, (owner, number))
+
+    def _extend(self, ids: Sequence[int], labels: Sequence[int], start: int, of: tuple[int, int]) -> None:
+        self.ids += ids
+        self.labels += labels
+        self.positions += range(start, start + len(ids))
+        self.owners += [of[0]] * len(ids)
+        self.branches += [of[1]] * len(ids)
+
+
+def common_prefix(encoded: Sequence[Encoded]) -> int:
+    """How many tokens all begin with, if these hold all pictures, and what follows each is asked nothing; else 0."""
+    first = encoded[0].input_ids
+    shared = min(len(one.input_ids) for one in encoded)
+    for one in encoded[1:]:
+        differing = (number for number in range(shared) if one.input_ids[number] != first[number])
+        shared = next(differing, shared)
+    for one in encoded:
+        asked = next((number for number, label in enumerate(one.labels) if label != IGNORED), len(one.labels))
+        shared = min(shared, asked - 1)
+    last = len(first) - first[::-1].index(IMAGE_TOKEN_ID) if IMAGE_TOKEN_ID in first else 0
+    return shared if shared >= last > 0 else 0
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, where: Literal["left", "right"]) -> Tensor:

@@ -140,12 +140,15 @@ class Stage:
         lora: Corrections of weights that stay themselves; its ``targets`` are patterns of parameter names.
         rates: Beginning of parameter names → factor on the learning rate; 1 for all others.
         learning_rate: Recommended.
+        plain: The question is dropped: what is read is a picture, its caption and a new line, and no format of a
+            conversation (LLaVA's first stage).
     """
 
     train: tuple[str, ...] = ()
     lora: LoraConfig | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     learning_rate: float = 1e-3
+    plain: bool = False
 
     def __post_init__(self) -> None:
         for name in (*self.train, *self.rates):
@@ -179,7 +182,7 @@ class VlmConfig:
     marks: PictureMarks = PictureMarks()
     tiles: TilesConfig | None = None
     new_tokens: tuple[str, ...] = ()
-    align: Stage | None = Stage(train=("projector",))
+    align: Stage | None = Stage(train=("projector",), plain=True)
     finetune: Stage = Stage(train=("projector", "language_model"), learning_rate=2e-5)
 
     def token_names(self) -> list[str]:

@@ -5,15 +5,19 @@ Shapes: K pictures, S side in pixels, P patches, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from nunbit.starter.model import PREPROCESSING
-from nunbit.starter.packages import PICTURE_WEIGHTS
-from nunbit.starter.picture_tower import FEATURE_SIZE, LITE2, EfficientNetLite, load_efficientnet_lite
+from nunbit.loading import STARTER, load
+from nunbit.starter.bridge import TEXT_SIZE as EMBEDDING_SIZE
+from nunbit.starter.model import PREPROCESSING, Starter
+from nunbit.starter.picture_tower import FEATURE_SIZE
 from nunbit.vision_encoder import VisionTransformer, make_vision_encoder
 from nunbit.vision_encoder.naflex import cut_into_patches
 from nunbit.vlm.config import AnyEyeConfig, EyeConfig, StarterEyeConfig
@@ -21,6 +25,7 @@ from nunbit.vlm.config import AnyEyeConfig, EyeConfig, StarterEyeConfig
 _CELL = 32
 _MIDDLE_BLOCK = 15  # the last one with cells of 16 pixels
 _MIDDLE_CHANNELS = 120
+_MIDDLE_SCALE = 7.0  # deviation of those channels over photographs of many things
 
 
 class Eye(nn.Module):
@@ -58,10 +63,17 @@ class Eye(nn.Module):
 
 
 class StarterEye(nn.Module):
-    """The starter's picture tower, EfficientNet-Lite2, read at two depths.
+    """The starter's eye: its picture tower read at two depths, and what all of the picture means in its space of words.
 
-    A cell of 32 pixels has the last map's 1280 channels, which know what there is, and those of its four cells of 16
-    pixels from the middle, which know better where, and of which color.
+    A cell of 32 pixels has
+
+    * the last map's 1280 channels, which know what there is;
+    * those of its four cells of 16 pixels from the middle of the tower, 4 x 120, which know better where, and of which
+      color;
+    * the picture's embedding, 512 numbers, the same in all cells, in which words have their places as well: what a
+      language model learns to read there from a few pictures holds for words that no picture taught.
+
+    Each is scaled to about unit variance. The weights are those of packages, and never learn.
 
     Args:
         config: The size of the pictures.
@@ -69,7 +81,6 @@ class StarterEye(nn.Module):
     Attributes:
         config: As given.
         preprocessing: Pictures → pixels.
-        tower: The picture tower, with random weights; `make_eye` gives it the published ones.
         hidden_size: D.
     """
 
@@ -77,38 +88,57 @@ class StarterEye(nn.Module):
         super().__init__()
         self.config = config
         self.preprocessing = replace(PREPROCESSING, image_size=config.image_size)
-        self.tower = EfficientNetLite(LITE2).eval()
-        self.hidden_size = FEATURE_SIZE + 4 * _MIDDLE_CHANNELS
+        self.hidden_size = FEATURE_SIZE + 4 * _MIDDLE_CHANNELS + EMBEDDING_SIZE
 
     @property
     def num_patches(self) -> int:
         """P."""
         return (self.config.image_size // _CELL) ** 2
 
+    @torch.no_grad()
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(K, 3, S, S) float32, normalized → (K, P, D)."""
-        tower = self.tower
-        middle = tower.blocks[:_MIDDLE_BLOCK](tower.stem(pixel_values))
-        fine = cut_into_patches(middle, 2)  # before later blocks write over it
+        tower, bridge = self._starter.picture_tower, self._starter.bridge
+        pixels = pixel_values.cpu().float().contiguous(memory_format=torch.channels_last)
+        middle = tower.blocks[:_MIDDLE_BLOCK](tower.stem(pixels))
+        fine = cut_into_patches(middle, 2) / _MIDDLE_SCALE  # before later blocks write over it
         last = tower.head(tower.blocks[_MIDDLE_BLOCK:](middle))
-        return torch.cat([last.flatten(2).mT, fine], dim=2)
+        pooled = last.mean((2, 3))
+        meaning = bridge.encode_image(pooled, tower.classifier(pooled))
+        return torch.cat([last.flatten(2).mT, fine, self._everywhere(meaning)], dim=2).to(pixel_values.device)
+
+    def imagine(self, texts: Sequence[str], *, seed: int, noise: float = 0.04) -> Tensor:
+        """Features of pictures that are only described: the meaning alone, and nothing in any place.
+
+        Words and pictures lie in one space, but not in the same part of it; with noise, what is learned from words
+        holds for pictures (CapDec, arXiv 2211.00575).
+
+        Args:
+            texts: K descriptions.
+            seed: Of the noise.
+            noise: Its deviation, on unit rows.
+
+        Returns:
+            (K, P, D) float32.
+        """
+        rows = torch.from_numpy(self._starter.encode_texts(list(texts)))
+        generator = torch.Generator().manual_seed(seed)
+        noisy = functional.normalize(rows + noise * torch.randn(rows.shape, generator=generator), dim=1)
+        nothing = torch.zeros(len(rows), self.num_patches, self.hidden_size - EMBEDDING_SIZE)
+        return torch.cat([nothing, self._everywhere(noisy)], dim=2)
+
+    def _everywhere(self, meaning: Tensor) -> Tensor:
+        return torch.mul(meaning, EMBEDDING_SIZE**0.5)[:, None].expand(-1, self.num_patches, -1)
+
+    @cached_property
+    def _starter(self) -> Starter:
+        starter: Starter = load(STARTER, engine="torch").towers  # type: ignore[assignment]
+        return starter
 
 
 AnyEye: TypeAlias = Eye | StarterEye
 
 
 def make_eye(config: AnyEyeConfig) -> AnyEye:
-    """Build the eye that a configuration describes.
-
-    Args:
-        config: A vision encoder gets random weights, the starter its published ones.
-
-    Raises:
-        ModelNotFound: The package with the starter's weights is not installed.
-    """
-    if isinstance(config, EyeConfig):
-        return Eye(config)
-    eye = StarterEye(config)
-    if eye.tower.classifier.weight.device.type != "meta":  # no weights are wanted where shapes alone are
-        eye.tower = load_efficientnet_lite(PICTURE_WEIGHTS.locate(), LITE2)
-    return eye
+    """Build the eye that a configuration describes: a vision encoder with random weights, or the starter's."""
+    return Eye(config) if isinstance(config, EyeConfig) else StarterEye(config)

@@ -23,7 +23,7 @@ from nunbit.lora import LoraConfig, add_lora, merge_lora
 from nunbit.packaged_files import sha256_of
 from nunbit.pretrained.parts import read_json
 from nunbit.pretrained.weights import read_tensors
-from nunbit.vlm.config import StarterEyeConfig, VlmConfig
+from nunbit.vlm.config import VlmConfig
 from nunbit.vlm.model import VisionLanguageModel
 
 CONFIG, WEIGHTS, CARD, TOKENIZER = "nunbit_vlm.json", "model.safetensors", "README.md", "tokenizer"
@@ -128,9 +128,7 @@ def _stored(model: VisionLanguageModel, described: VlmDescription) -> dict[str, 
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, value in model.state_dict().items():
-        packaged = (name.startswith("eye.") and isinstance(described.config.eye, StarterEyeConfig)) or (
-            name.startswith("language_model.") and described.language_model is not None
-        )
+        packaged = name.startswith("language_model.") and described.language_model is not None
         learned = name.endswith((".down", ".up")) and ".parametrizations." in name
         if (learned or not packaged) and value.data_ptr() not in seen:
             seen.add(value.data_ptr())
