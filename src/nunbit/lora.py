@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from nunbit.errors import ConfigError
@@ -53,6 +56,10 @@ class LowRank(nn.Module):
         self.down = nn.Parameter(columns**-0.5 * torch.randn(config.rank, columns, device=weight.device))
         self.up = nn.Parameter(torch.zeros(rows, config.rank, device=weight.device))
 
+    def correct(self, x: Tensor) -> Tensor:
+        """What the correction adds to a linear layer's output: (..., in) → (..., out)."""
+        return self.factor * functional.linear(functional.linear(x, self.down), self.up)
+
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with its correction, of the same shape."""
         with torch.autocast(weight.device.type, enabled=False):  # the sum would be rounded before it is used
@@ -82,7 +89,19 @@ def add_lora(module: nn.Module, config: LoraConfig) -> list[str]:
         owner, _, attribute = name.rpartition(".")
         holder = module.get_submodule(owner)
         parametrize.register_parametrization(holder, attribute, LowRank(getattr(holder, attribute), config))
+        if isinstance(holder, nn.Linear):
+            holder.forward = MethodType(_adapted_forward, holder)  # type: ignore[method-assign]
     return adapted
+
+
+def _adapted_forward(layer: nn.Linear, x: Tensor) -> Tensor:
+    """``x @ W^T + factor * (x @ down^T) @ up^T + bias``: as the layer with the summed weight, which is never made.
+
+    That sum, and its gradient, cost as much as some hundred rows of ``x``, at every step.
+    """
+    held: Any = layer.parametrizations["weight"]  # type: ignore[index]
+    out: Tensor = functional.linear(x, held.original, layer.bias) + held[0].correct(x)
+    return out
 
 
 def merge_lora(module: nn.Module) -> None:
@@ -91,6 +110,7 @@ def merge_lora(module: nn.Module) -> None:
         if parametrize.is_parametrized(holder):
             for attribute in list(holder.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(holder, attribute, leave_parametrized=True)
+            vars(holder).pop("forward", None)
 
 
 def merged_parameters(module: nn.Module) -> dict[str, Tensor]:

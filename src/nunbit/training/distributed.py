@@ -55,7 +55,6 @@ class World:
         distributed.all_reduce(ends, distributed.ReduceOp.MAX)
         return bool(ends[0] == -ends[1])
 
-
     def sum(self, value: float) -> float:
         """The sum of a number over all processes; a collective call."""
         if self.size == 1:
