@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_vlm import byte_tokenizer, make_vlm, noise, samples, shared_vlm, together
 from torch import Tensor
 
 from nunbit.config import from_plain, to_plain
@@ -25,6 +24,7 @@ from nunbit.vlm.conversation import PICTURE, Turn
 from nunbit.vlm.folder import CONFIG, WEIGHTS, VlmDescription, read_vlm, write_vlm
 from nunbit.vlm.model import VisionLanguageModel, VlmInputs
 from nunbit.vlm.stages import rate_of, set_stage
+from tiny_vlm import byte_tokenizer, make_vlm, noise, samples, shared_vlm, together
 
 PRESETS = list_presets()
 CAUSAL = [name for name in PRESETS if name not in ("blip2-flan-t5", "pali-x")]

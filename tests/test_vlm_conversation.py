@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
-from tiny_vlm import BEGIN, END, byte_tokenizer, conversations, noise, shared_vlm
 
 from nunbit.errors import UsageError
 from nunbit.language_model.model import IGNORED
@@ -16,6 +15,7 @@ from nunbit.vlm.batching import SampleReader, collate, pack
 from nunbit.vlm.config import ChatFormat, PictureMarks
 from nunbit.vlm.conversation import PICTURE, ConversationEncoder, Layout, Role, Turn
 from nunbit.vlm.model import IMAGE_TOKEN_ID
+from tiny_vlm import BEGIN, END, byte_tokenizer, conversations, noise, shared_vlm
 
 CHATML = ChatFormat(
     user_before="<|im_start|>user\n",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from tiny_language import SPECIAL
 
 from nunbit.vlm.assembly import build, read_preset
 from nunbit.vlm.batching import Sample, SampleReader, collate
 from nunbit.vlm.conversation import PICTURE, Turn
 from nunbit.vlm.model import VisionLanguageModel, VlmInputs
+from tiny_language import SPECIAL
 
 BEGIN, END = 1, 2
 
@@ -38,7 +38,7 @@ def make_vlm(name: str, seed: int = 0) -> VisionLanguageModel:
     return build(read_preset(name, tiny=True), byte_tokenizer()).eval()
 
 
-@lru_cache(maxsize=None)
+@cache
 def shared_vlm(name: str) -> VisionLanguageModel:
     """The same for tests that change nothing."""
     return make_vlm(name).requires_grad_(False)
