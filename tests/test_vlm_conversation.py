@@ -11,9 +11,9 @@ import pytest
 from nunbit.errors import UsageError
 from nunbit.language_model.model import IGNORED
 from nunbit.vlm.assembly import list_presets
-from nunbit.vlm.batching import SampleReader, collate, pack
+from nunbit.vlm.batching import Sample, SampleReader, collate, pack
 from nunbit.vlm.config import ChatFormat, PictureMarks
-from nunbit.vlm.conversation import PICTURE, ConversationEncoder, Layout, Role, Turn
+from nunbit.vlm.conversation import PICTURE, ConversationEncoder, Encoded, Layout, Role, Turn
 from nunbit.vlm.model import IMAGE_TOKEN_ID
 from tiny_vlm import BEGIN, END, byte_tokenizer, conversations, noise, shared_vlm
 
@@ -199,6 +199,11 @@ def test_a_packed_row_keeps_its_samples_apart() -> None:
     mask = row.attention_mask[0, 0]
     assert not mask[first:, :first].any() and not mask[:first, first:].any()
     assert mask[first:, first:].equal(mask[first:, first:].tril()) and mask[-1, first:].all()
+
+
+def test_no_sample_is_asked_its_first_token_in_a_row() -> None:
+    one = Sample(Encoded([5, 6], [5, 6]))
+    assert pack([one, one]).labels.tolist() == [[IGNORED, 6, IGNORED, 6]]  # type: ignore[union-attr]
 
 
 def test_a_sample_knows_how_often_the_eye_looks() -> None:
