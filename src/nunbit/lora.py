@@ -62,7 +62,8 @@ class LowRank(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with its correction, of the same shape."""
-        with torch.autocast(weight.device.type, enabled=False):  # the sum would be rounded before it is used
+        device = "cpu" if weight.is_meta else weight.device.type  # of the meta device there are no settings
+        with torch.autocast(device, enabled=False):  # the sum would be rounded before it is used
             return weight + self.factor * (self.up @ self.down).view_as(weight)
 
 

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from nunbit.types import FloatArray
 
 _MAX_PROPORTION = 8
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_KNOWN = "'bicubic', 'bilinear' or 'lanczos'"
+Interpolation: TypeAlias = Literal["bicubic", "bilinear", "lanczos"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resize: Literal["crop", "squash"]
-    interpolation: Literal["bicubic", "bilinear"]
+    interpolation: Interpolation
 
     def __post_init__(self) -> None:
         if self.image_size < 1 or not 0 < self.crop_fraction <= 1:
@@ -55,7 +61,7 @@ class Preprocessing:
         if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
             raise UsageError(f"{self}: expected three numbers each for mean and std, std above 0")
         if self.resize not in ("crop", "squash") or self.interpolation not in _FILTERS:
-            raise UsageError(f"{self}: expected resize 'crop' or 'squash', interpolation 'bicubic' or 'bilinear'")
+            raise UsageError(f"{self}: expected resize 'crop' or 'squash', interpolation {_KNOWN}")
 
     def __call__(self, image: Image.Image, info: ImageInfo | None = None) -> FloatArray:
         """Resize and normalize.
@@ -138,13 +144,13 @@ class FlexiblePreprocessing:
     max_num_patches: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: Literal["bicubic", "bilinear"]
+    interpolation: Interpolation
 
     def __post_init__(self) -> None:
         if self.patch_size < 1 or self.max_num_patches < 1:
             raise UsageError(f"{self}: expected patch_size and max_num_patches of at least 1")
         if self.interpolation not in _FILTERS or not all(value > 0 for value in self.std):
-            raise UsageError(f"{self}: expected interpolation 'bicubic' or 'bilinear', std above 0")
+            raise UsageError(f"{self}: expected interpolation {_KNOWN}, std above 0")
 
     def __call__(self, image: Image.Image, info: ImageInfo | None = None) -> FloatArray:
         """Resize and normalize.

@@ -67,6 +67,28 @@ def make_config(settings: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{model_type}: {_one_line(error)}") from error
 
 
+def fill_language_model(
+    settings: Mapping[str, Any], tensors: Mapping[str, Any], tokenizer: LanguageTokenizer | None, *, where: str
+) -> LanguageModel:
+    """Build a language model, in float32, from tensors that something else held.
+
+    Args:
+        settings: As `make_language_model` takes them.
+        tensors: All of its weights by their names in `transformers`.
+        tokenizer: Its tokenizer.
+        where: The folder, for messages.
+
+    Raises:
+        ConfigError: As `make_language_model`.
+        WeightsError: Missing, unexpected or misshapen tensors.
+    """
+    config = make_config(settings)
+    cls = _class_for(config)._model_mapping[type(config)]
+    return LanguageModel(
+        load_model(cls, None, "float32", where=where, config=config, state_dict=dict(tensors)), tokenizer
+    )
+
+
 def read_folder(folder: Path, precision: Precision) -> LanguageModel:
     """Read a folder as ``save_pretrained`` of `transformers` writes it.
 

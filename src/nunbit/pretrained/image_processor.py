@@ -12,22 +12,25 @@ from nunbit.pretrained.parts import read_json, square
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+PREPROCESSOR = "preprocessor_config.json"
 _HALF = (0.5, 0.5, 0.5)
-_FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 # What a processor does where its file is silent, by its class without "Fast" and "Pil".
+_CLIP_NUMBERS = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 _CLIP = {
     "size": {"shortest_edge": 224},
     "crop_size": {"height": 224, "width": 224},
     "do_center_crop": True,
     "resample": 3,
-    "image_mean": CLIP_MEAN,
-    "image_std": CLIP_STD,
+    **_CLIP_NUMBERS,
 }
 _SQUASH = {"size": {"height": 224, "width": 224}, "do_center_crop": False, "image_mean": _HALF, "image_std": _HALF}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIPImageProcessor": _CLIP,
     "CLIPFeatureExtractor": _CLIP,
+    "LlavaImageProcessor": _CLIP,
+    "BlipImageProcessor": _SQUASH | {"size": {"height": 384, "width": 384}, "resample": 3} | _CLIP_NUMBERS,
     "SiglipImageProcessor": _SQUASH | {"resample": 3},
     "ViTImageProcessor": _SQUASH | {"resample": 2},
     "ViTFeatureExtractor": _SQUASH | {"resample": 2},
@@ -41,20 +44,28 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+def read_processor(folder: Path) -> dict[str, Any]:
+    """What `transformers` wrote of pictures, as it stands there.
+
+    Raises:
+        UnsupportedModel: There is no such file.
+    """
+    if (folder / PREPROCESSOR).is_file():
+        return read_json(folder / PREPROCESSOR)
+    if (folder / "processor_config.json").is_file():
+        content: dict[str, Any] = read_json(folder / "processor_config.json").get("image_processor", {})
+        return content
+    hint = "copy it from where the model is from: a guess would spoil every answer"
+    raise UnsupportedModel(f"{folder} has no {PREPROCESSOR}, which says how pictures are prepared", hint=hint)
+
+
 def read_image_processor(folder: Path) -> AnyPreprocessing:
     """Read what `transformers` wrote.
 
     Raises:
         UnsupportedModel: There is no such file, or it asks for steps that are not known here.
     """
-    path = folder / "preprocessor_config.json"
-    if path.is_file():
-        content = read_json(path)
-    elif (folder / "processor_config.json").is_file():
-        content = read_json(folder / "processor_config.json").get("image_processor", {})
-    else:
-        hint = "copy it from where the model is from: a guess would spoil every answer"
-        raise UnsupportedModel(f"{folder} has no {path.name}, which says how pictures are prepared", hint=hint)
+    path, content = folder / PREPROCESSOR, read_processor(folder)
     name = content.get("image_processor_type", content.get("feature_extractor_type", ""))
     base = name.removesuffix("Fast").replace("ImageProcessorPil", "ImageProcessor")
     if base not in _DEFAULTS:
@@ -96,6 +107,28 @@ def _fixed(settings: Mapping[str, Any], path: Path) -> Preprocessing:
         std=_three(settings["image_std"]),
         resize="squash" if shorter is None else "crop",
         interpolation=_filter(settings["resample"]),
+    )
+
+
+def read_lone_look(settings: Mapping[str, Any], side: int, path: Path) -> Preprocessing:
+    """How SmolVLM prepares each tile, and a picture that is looked at whole.
+
+    Args:
+        settings: As `read_processor` gives them.
+        side: Of a tile, in pixels.
+        path: The file, for messages.
+
+    Raises:
+        UnsupportedModel: It asks for steps that are not known here.
+    """
+    _check_steps({**settings, "do_pad": False}, path)  # it pads with pictures that nobody looks at
+    return Preprocessing(
+        image_size=side,
+        crop_fraction=1.0,
+        mean=_three(settings.get("image_mean") or _HALF),
+        std=_three(settings.get("image_std") or _HALF),
+        resize="squash",
+        interpolation=_filter(settings.get("resample", 1)),
     )
 
 
@@ -175,5 +208,5 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 def _filter(number: Any) -> Any:
     if number not in _FILTERS:
-        raise UnsupportedModel(f"resize filter {number}; known: 2 (bilinear), 3 (bicubic)")
+        raise UnsupportedModel(f"resize filter {number}; known: 1 (lanczos), 2 (bilinear), 3 (bicubic)")
     return _FILTERS[number]

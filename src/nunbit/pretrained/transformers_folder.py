@@ -11,6 +11,7 @@ from nunbit.errors import UnsupportedModel
 from nunbit.pretrained.image_processor import read_image_processor
 from nunbit.pretrained.parts import ACTIVATION_NAMES, Settings, activation, read_json, square, with_end_token
 from nunbit.pretrained.tokenizer_files import read_clip_tokenizer, read_siglip_tokenizer
+from nunbit.projector import QFormerConfig
 from nunbit.text_encoder import TextConfig
 from nunbit.vision_encoder import VitConfig
 
@@ -82,7 +83,7 @@ def clip_config(content: Mapping[str, Any]) -> ClipConfig:
     size, end = int(content.get("projection_dim") or 512), int(text["eos_token_id"])
     return ClipConfig(
         vision=VitConfig(
-            **_blocks(vision),
+            **block_sizes(vision),
             image_size=square(vision["image_size"], "image_size"),
             patch_size=square(vision["patch_size"], "patch_size"),
             class_token=True,
@@ -92,7 +93,7 @@ def clip_config(content: Mapping[str, Any]) -> ClipConfig:
             projection_size=size,
         ),
         text=TextConfig(
-            **_blocks(text),
+            **block_sizes(text),
             vocab_size=int(text["vocab_size"]),
             max_position_embeddings=int(text["max_position_embeddings"]),
             causal=True,
@@ -115,7 +116,7 @@ def siglip_config(content: Mapping[str, Any], end_token_id: int) -> ClipConfig:
     side = square(vision["image_size"], "image_size")
     return ClipConfig(
         vision=VitConfig(
-            **_blocks(vision),
+            **block_sizes(vision),
             image_size=patch * round(int(vision["num_patches"]) ** 0.5) if flexible else side,
             patch_size=patch,
             class_token=False,
@@ -127,7 +128,7 @@ def siglip_config(content: Mapping[str, Any], end_token_id: int) -> ClipConfig:
             position_interpolation="bilinear_antialias" if flexible else "bicubic",
         ),
         text=TextConfig(
-            **_blocks(text),
+            **block_sizes(text),
             vocab_size=int(text["vocab_size"]),
             max_position_embeddings=int(text["max_position_embeddings"]),
             causal=False,
@@ -147,7 +148,12 @@ def _section(content: Mapping[str, Any], which: str, defaults: Mapping[str, Any]
     return section if older is None else section | dict(defaults) | dict(older)
 
 
-def _blocks(section: Mapping[str, Any]) -> dict[str, Any]:
+def block_sizes(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What a tower's section says of its blocks, in this project's terms.
+
+    Raises:
+        UnsupportedModel: Pictures of other than three channels, or an activation that is not known here.
+    """
     if section.get("num_channels", 3) != 3:
         raise UnsupportedModel(f"pictures of {section['num_channels']} channels; only three are known here")
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -184,12 +190,12 @@ def write_config(config: ClipConfig, pad_token_id: int) -> dict[str, Any]:
     vision, text = config.vision, config.text
     assert isinstance(vision, VitConfig)
     family = "clip" if config.objective == "softmax" else "siglip2" if vision.flexible else "siglip"
-    vision_config = _written(vision) | {"patch_size": vision.patch_size, "num_channels": 3}
+    vision_config = written_sizes(vision) | {"patch_size": vision.patch_size, "num_channels": 3}
     if vision.flexible:
         vision_config["num_patches"] = vision.grid_size**2
     else:
         vision_config["image_size"] = vision.image_size
-    text_config = _written(text) | {
+    text_config = written_sizes(text) | {
         "vocab_size": text.vocab_size,
         "max_position_embeddings": text.max_position_embeddings,
         "eos_token_id": text.end_token_id,
@@ -207,7 +213,8 @@ def write_config(config: ClipConfig, pad_token_id: int) -> dict[str, Any]:
     return {**content, "vision_config": vision_config, "text_config": text_config}
 
 
-def _written(tower: VitConfig | TextConfig) -> dict[str, Any]:
+def written_sizes(tower: VitConfig | TextConfig | QFormerConfig) -> dict[str, Any]:
+    """The inverse of `block_sizes`."""
     return {
         "hidden_size": tower.hidden_size,
         "num_hidden_layers": tower.num_hidden_layers,

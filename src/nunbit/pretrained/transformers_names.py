@@ -20,11 +20,11 @@ def clip_rules(config: ClipConfig) -> list[Rule]:
     rules = [rename("logit_scale", "logit_scale")]
     if config.objective == "sigmoid":
         rules = [reshape(name, name, (), (1,)) for name in ("logit_scale", "logit_bias")]
-    return [*rules, *_vision_rules(vision), *_text_rules(config)]
+    return [*rules, *vision_rules(vision), *_text_rules(config)]
 
 
-def _vision_rules(vision: VitConfig) -> list[Rule]:
-    ours, theirs = "vision_encoder", "vision_model"
+def vision_rules(vision: VitConfig, ours: str = "vision_encoder", theirs: str = "vision_model") -> list[Rule]:
+    """Rules for the vision encoder of CLIP, SigLIP or SigLIP 2, below these names."""
     rules = [rename(f"{ours}.position_embedding", f"{theirs}.embeddings.position_embedding.weight")]
     patches = (f"{ours}.patch_embedding.weight", f"{theirs}.embeddings.patch_embedding.weight")
     rules.append(_patch_rule(*patches, vision.patch_size) if vision.flexible else rename(*patches))

@@ -56,14 +56,15 @@ class SampleReader:
 
     Args:
         model: Whose.
-        instruction_tokenizer: Of the projector, where it reads the question; by default the language model's.
     """
 
-    def __init__(self, model: VisionLanguageModel, instruction_tokenizer: LanguageTokenizer | None = None) -> None:
+    def __init__(self, model: VisionLanguageModel) -> None:
         config, self.tokenizer = model.config, model.language_model.tokenizer
         self.looker = Looker(model.eye.preprocessing, model.tokens_per_picture, config.tiles)
         self.conversations = ConversationEncoder(config.chat, config.marks, self.tokenizer)
-        self._instruction_tokenizer = (instruction_tokenizer or self.tokenizer) if model.reads_instruction else None
+        self._instruction_tokenizer: LanguageTokenizer | None = None
+        if model.reads_instruction:
+            self._instruction_tokenizer = model.instruction_tokenizer or self.tokenizer
 
     def read(self, turns: Sequence[Turn], images: Sequence[Image.Image], *, answer: bool = False) -> Sample:
         """Write down a conversation with its pictures.

@@ -26,7 +26,8 @@ from nunbit.pretrained.weights import read_tensors
 from nunbit.vlm.config import VlmConfig
 from nunbit.vlm.model import VisionLanguageModel
 
-CONFIG, WEIGHTS, CARD, TOKENIZER = "nunbit_vlm.json", "model.safetensors", "README.md", "tokenizer"
+CONFIG, WEIGHTS, CARD = "nunbit_vlm.json", "model.safetensors", "README.md"
+TOKENIZER, INSTRUCTION_TOKENIZER = "tokenizer", "instruction_tokenizer"
 FORMAT = 1
 _LISTED = 5  # tensors that are named in a message
 
@@ -68,6 +69,9 @@ def write_vlm(folder: Path, model: VisionLanguageModel, described: VlmDescriptio
     if described.language_model is None:
         tokenizer: Any = model.language_model.tokenizer
         tokenizer.save_pretrained(folder / TOKENIZER)
+    if model.instruction_tokenizer is not None:
+        instruction_tokenizer: Any = model.instruction_tokenizer
+        instruction_tokenizer.save_pretrained(folder / INSTRUCTION_TOKENIZER)
     if card:
         replace_file(folder / CARD, lambda file: file.write(card.encode()))
     content = {"format": FORMAT, "sha256": sha256_of(folder / WEIGHTS), **to_plain(described)}
@@ -114,6 +118,8 @@ def read_vlm(folder: Path) -> VisionLanguageModel:
         raise WeightsError(f"{folder}: {len(wrong)} tensors do not fit the description: {listed}")
     model.load_state_dict({name: value.to(expected[name].dtype) for name, value in tensors.items()}, strict=False)
     merge_lora(model)
+    if (folder / INSTRUCTION_TOKENIZER).is_dir():
+        model.instruction_tokenizer = read_tokenizer_folder(folder / INSTRUCTION_TOKENIZER)
     return model.eval().requires_grad_(False)
 
 

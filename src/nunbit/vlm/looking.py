@@ -60,8 +60,12 @@ class Looker:
         return np.stack([self.preprocessing(look) for look in (*looks, image)])
 
     def _enlarged(self, width: int, height: int) -> tuple[int, int]:
-        """The longer side as long as `TilesConfig` says, both multiples of S."""
+        """The longer side as long as `TilesConfig` says, both multiples of S; rounded twice, as SmolVLM does it."""
         assert self.tiles is not None
-        side, longer = self.preprocessing.image_size, max(width, height)
-        across, down = (self.tiles.max_side * length / longer for length in (width, height))
-        return math.ceil(across / side) * side, math.ceil(down / side) * side
+        side, longer, wide = self.preprocessing.image_size, self.tiles.max_side, width >= height
+        shorter = int(longer / (width / height) if wide else longer * (width / height))
+        shorter = max(1, shorter + shorter % 2)
+        across = math.ceil(longer / side) * side
+        down = int(across / (longer / shorter) if wide else across * (shorter / longer))
+        down = math.ceil(max(1, down) / side) * side
+        return (across, down) if wide else (down, across)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nunbit.errors import UsageError
-from nunbit.language_model import LanguageModel, LanguageModelOutput
+from nunbit.language_model import LanguageModel, LanguageModelOutput, LanguageTokenizer
 from nunbit.projector import Projector, QFormer, make_projector
 from nunbit.vlm.config import VlmConfig
 from nunbit.vlm.eye import AnyEye, make_eye
@@ -66,6 +66,7 @@ class VisionLanguageModel(nn.Module):
         eye: Pictures → features of patches.
         projector: Features → tokens.
         language_model: As given.
+        instruction_tokenizer: Of the projector, where it reads the user's words and has a vocabulary of its own.
 
     Example:
         >>> model = VisionLanguageModel(config, make_language_model(config.language_model))
@@ -79,6 +80,7 @@ class VisionLanguageModel(nn.Module):
         self.eye: AnyEye = make_eye(config.eye)
         self.projector: Projector = make_projector(config.projector, self.eye.hidden_size, language_model.hidden_size)
         self.language_model = language_model
+        self.instruction_tokenizer: LanguageTokenizer | None = None
 
     @property
     def tokens_per_picture(self) -> int:
