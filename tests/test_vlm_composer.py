@@ -80,7 +80,7 @@ def test_a_padded_batch_loses_what_its_samples_lose_alone(name: str, pad: str) -
 def test_a_packed_row_loses_what_its_samples_lose_alone(name: str) -> None:
     model = shared_vlm(name)
     some = samples(model)
-    inputs = pack(some)
+    inputs = pack([[one] for one in some])
     assert len(inputs.input_ids) == 1
     total, count = _loss_alone(model, some)
     assert _summed_loss(model, inputs) == pytest.approx(total, rel=1e-5)
@@ -93,7 +93,7 @@ def test_a_model_that_counts_its_positions_itself_refuses_a_packed_row() -> None
     some = samples(model)
     assert np.isfinite(float(model(together(model, some)).loss))
     with pytest.raises(UsageError, match="counts its positions itself"):
-        model(pack(some))
+        model(pack([[one] for one in some]))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -306,6 +306,7 @@ JOINTS = {
     "minigpt4": (257, 1408, 32, 4096),
     "mplug-owl": (257, 1024, 65, 4096),
     "pali-x": (256, 6144, 256, 4096),
+    "starter": (64, 2272, 16, 576),
 }
 
 

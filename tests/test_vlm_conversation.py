@@ -193,7 +193,7 @@ def test_a_packed_row_keeps_its_samples_apart() -> None:
     reader = SampleReader(shared_vlm("nanovlm"))
     some = [reader.read([user(text), assistant("x")], []) for text in ("a", "bcd")]
     first, second = (len(sample.encoded.input_ids) for sample in some)
-    row = pack(some)
+    row = pack([[one] for one in some])
     assert row.position_ids is not None and row.attention_mask is not None
     assert row.position_ids[0].tolist() == [*range(first), *range(second)]
     mask = row.attention_mask[0, 0]
@@ -203,7 +203,7 @@ def test_a_packed_row_keeps_its_samples_apart() -> None:
 
 def test_no_sample_is_asked_its_first_token_in_a_row() -> None:
     one = Sample(Encoded([5, 6], [5, 6]))
-    assert pack([one, one]).labels.tolist() == [[IGNORED, 6, IGNORED, 6]]  # type: ignore[union-attr]
+    assert pack([[one], [one]]).labels.tolist() == [[IGNORED, 6, IGNORED, 6]]  # type: ignore[union-attr]
 
 
 def test_a_sample_knows_how_often_the_eye_looks() -> None:

@@ -74,3 +74,21 @@ def samples(model: VisionLanguageModel) -> list[Sample]:
 
 def together(model: VisionLanguageModel, some: list[Sample], **options: Any) -> VlmInputs:
     return collate(some, encoder_decoder=model.language_model.is_encoder_decoder, **options)
+
+
+def make_lively_vlm(preset: str, seed: int = 0) -> VisionLanguageModel:
+    """Random weights large enough that every picture and word moves the answer."""
+    model = make_vlm(preset, seed).requires_grad_(False)
+    for name, value in model.named_parameters():
+        if value.ndim > 1 and not name.startswith("eye."):
+            value.mul_(6)
+    return model
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (70, 50)) -> Image.Image:
+    noise = torch.randint(256, (size[1], size[0], 3), generator=torch.Generator().manual_seed(seed))
+    return Image.fromarray(noise.to(torch.uint8).numpy())
+
+
+def question(words: str, pictures: int = 1) -> list[Turn]:
+    return [Turn("user", (*[PICTURE] * pictures, words))]

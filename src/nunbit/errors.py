@@ -7,6 +7,7 @@
     │   ├── ModelNotFound     no such name, folder or hub id; or the hub cannot be reached
     │   ├── UnsupportedModel  a model folder whose architecture, tokenizer or preprocessing is not known here
     │   ├── WeightsError      wrong checksum, missing, unexpected or misshapen tensors
+    │   ├── EndpointError     a model behind an endpoint does not answer, or refuses to
     │   ├── EngineRefused     an engine cannot run a model, or does not agree with torch
     │   └── DriftError        a model answers otherwise than its golden outputs say, or its export than the model does
     ├── ImageError            one picture that cannot be used; carries a short ``reason``
@@ -77,6 +78,10 @@ class UnsupportedModel(ModelError):
 
 class WeightsError(ModelError):
     """Weight files with a wrong checksum or with missing, unexpected or misshapen tensors."""
+
+
+class EndpointError(ModelError):
+    """A model behind an endpoint does not answer, or with a refusal: its key, its name, its limits."""
 
 
 class EngineRefused(ModelError):

@@ -176,6 +176,41 @@ class LanguageModel(nn.Module):
         asked = labels[:, 1:][:, places].flatten()
         return functional.cross_entropy(logits.flatten(0, 1).float(), asked, ignore_index=IGNORED, reduction="sum")
 
+    def step(
+        self,
+        inputs_embeds: Tensor | None,
+        attention_mask: Tensor,
+        cache: Any,
+        *,
+        encoded: Any = None,
+        decoder_input_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Go on from what was read before, for generation.
+
+        Args:
+            inputs_embeds: (B, T, W), what is new; None for an encoder-decoder.
+            attention_mask: (B, T' + T) int64, of what was read before and of what is new; of an encoder-decoder that
+                of its encoder.
+            cache: A cache of `transformers` with the T' tokens before; what is new is added in place.
+            encoded: What the encoder of an encoder-decoder says.
+            decoder_input_ids: (B, 1) int64, what its decoder said last.
+
+        Returns:
+            (B, V) floating, logits of what comes next.
+        """
+        if self.is_encoder_decoder:
+            inputs = {"encoder_outputs": encoded, "decoder_input_ids": decoder_input_ids}
+            inputs["attention_mask"] = attention_mask
+        else:
+            assert inputs_embeds is not None
+            inputs = self._inputs(inputs_embeds, attention_mask, None)
+            if "position_ids" in inputs:
+                inputs["position_ids"] = inputs["position_ids"][:, -inputs_embeds.shape[1] :]
+        if self._takes_places:
+            inputs["logits_to_keep"] = 1  # of a large vocabulary, the others would be most of the memory
+        logits: Tensor = self.model(**inputs | {"use_cache": True, "cache": cache}).logits
+        return logits[:, -1]
+
     def count_labels(self, labels: Tensor) -> int:
         """How many tokens are asked: of a causal model never the first of a row, which nothing comes before."""
         asked = labels if self.is_encoder_decoder else labels[:, 1:]

@@ -146,10 +146,9 @@ def pack(bundles: Sequence[Sequence[Sample]]) -> VlmInputs:
         One row; the first token of each sample is asked nothing, whatever its label says.
     """
     row = _Row()
-    shown = []
+    shown: list[Sample] = []
     for bundle in bundles:
-        row.add(bundle)
-        shown.append(bundle[0])
+        shown += bundle[:1] if row.add(bundle) else bundle
     one = collate(shown)
     owner, branch = torch.tensor(row.owners), torch.tensor(row.branches)
     common = (branch == _COMMON)[None] | (branch[:, None] == branch)
@@ -179,7 +178,8 @@ class _Row:
     owners: list[int] = field(default_factory=list)
     branches: list[int] = field(default_factory=list)
 
-    def add(self, bundle: Sequence[Sample]) -> None:
+    def add(self, bundle: Sequence[Sample]) -> bool:
+        """Whether the samples share their pictures; else each has its own."""
         owner = self.owners[-1] + 1 if self.owners else 0
         shared = common_prefix([sample.encoded for sample in bundle]) if len(bundle) > 1 else 0
         first = bundle[0].encoded
@@ -188,6 +188,7 @@ class _Row:
             encoded = sample.encoded
             labels = [IGNORED, *encoded.labels[1:]] if shared == 0 else encoded.labels[shared:]
             self._extend(encoded.input_ids[shared:], labels, shared, (owner, number))
+        return shared > 0 or len(bundle) == 1
 
     def _extend(self, ids: Sequence[int], labels: Sequence[int], start: int, of: tuple[int, int]) -> None:
         self.ids += ids

@@ -1,0 +1,159 @@
+"""Any vision-language model that `transformers` reads from a folder, as a talker."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from nunbit.chat.messages import Message, split
+from nunbit.errors import UnsupportedModel
+from nunbit.generate import GenerationConfig
+from nunbit.generate.answer_text import AnswerText, Endings
+from nunbit.language_model import Precision
+from nunbit.language_model.transformers_model import import_transformers, load_model
+from nunbit.picture_files import one_line
+from nunbit.pretrained.parts import read_json
+from nunbit.pretrained.weights import find_weights
+
+_LOCAL = {"local_files_only": True, "trust_remote_code": False}
+_LONGEST = 300  # of what `transformers` says, in characters
+
+
+class TransformersTalker:
+    """A model of `transformers` with its own processor and chat template; it serves one thread at a time.
+
+    Args:
+        name: What it was opened as.
+        model: Generates.
+        processor: Its processor, with a chat template.
+    """
+
+    def __init__(self, name: str, model: Any, processor: Any) -> None:
+        self.name = name
+        self._model, self._processor = model, processor
+
+    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Iterator[str]:
+        """As `Talker.talk`."""
+        split(messages)
+        plain = [{"role": message.role, "content": [_plain(part) for part in message.parts]} for message in messages]
+        inputs = self._processor.apply_chat_template(
+            plain, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        inputs = inputs.to(self._model.device, dtype=self._model.dtype)
+        answer = AnswerText(self._processor.tokenizer, Endings(self._ends(), stop=config.stop))
+        tokens = _Tokens()
+        worker = threading.Thread(target=self._generate, args=(inputs, config, tokens), daemon=True)
+        worker.start()
+        try:
+            for token in tokens:
+                if piece := answer.add(token):
+                    yield piece
+                if answer.done:
+                    break
+            if piece := answer.finish():
+                yield piece
+        finally:  # also when whoever reads stops reading
+            tokens.enough = True
+            worker.join()
+
+    def _ends(self) -> frozenset[int]:
+        found: list[int | None] = [self._processor.tokenizer.eos_token_id]
+        told = self._model.generation_config.eos_token_id
+        found += told if isinstance(told, list) else [told]
+        return frozenset(number for number in found if number is not None)
+
+    def _generate(self, inputs: Any, config: GenerationConfig, tokens: _Tokens) -> None:
+        """Run in a thread: `transformers` hands tokens out, and does not let itself be asked for the next one."""
+        settings: dict[str, Any] = {"do_sample": config.temperature > 0, "max_new_tokens": config.max_new_tokens}
+        if config.temperature > 0:
+            settings |= {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
+        try:
+            with torch.random.fork_rng(), torch.inference_mode():
+                torch.manual_seed(config.seed)
+                self._model.generate(
+                    **inputs, **settings, streamer=tokens, stopping_criteria=[lambda *_, **__: tokens.stop_now(inputs)]
+                )
+        except Exception as error:  # it is raised again where somebody waits
+            tokens.fail(error)
+        finally:
+            tokens.end()
+
+
+class _Tokens:
+    """Tokens on their way from one thread to another; a streamer of `transformers`."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.SimpleQueue[int | Exception | None] = queue.SimpleQueue()
+        self._prompt = True
+        self.enough = False
+
+    def put(self, value: Any) -> None:
+        """Take what `transformers` gives: the question's tokens first, then one of the answer at a time."""
+        if not self._prompt:
+            self._waiting.put(int(value))
+        self._prompt = False
+
+    def stop_now(self, inputs: Any) -> Any:
+        """Whether to end, as a stopping criterion says it."""
+        return torch.full((len(inputs["input_ids"]),), self.enough, device=inputs["input_ids"].device)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing comes any more, for this reason."""
+        self._waiting.put(error)
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self._waiting.put(None)
+
+    def __iter__(self) -> Iterator[int]:
+        while (token := self._waiting.get()) is not None:
+            if isinstance(token, Exception):
+                raise token
+            yield token
+
+
+def open_transformers(spec: str) -> TransformersTalker:
+    """Open a folder of `transformers`; its code is never run, and only safetensors are read.
+
+    Raises:
+        UnsupportedModel: The model takes no pictures, is of an unknown kind, or has no processor that can be read.
+        WeightsError: Missing, unexpected or misshapen tensors.
+    """
+    transformers, folder = import_transformers(), Path(spec)
+    model_type = read_json(folder / "config.json").get("model_type")
+    known = model_type in transformers.CONFIG_MAPPING
+    if (
+        not known
+        or transformers.CONFIG_MAPPING[model_type] not in transformers.AutoModelForImageTextToText._model_mapping
+    ):
+        message = f"{folder}: transformers {transformers.__version__} has no model of type {model_type!r} that sees"
+        raise UnsupportedModel(message, hint="code that a model folder brings along is never run")
+    find_weights(folder, ("model.safetensors",))
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
+        processor = transformers.AutoProcessor.from_pretrained(folder, **_LOCAL)
+    except (OSError, ValueError, TypeError, ImportError, AttributeError, KeyError) as error:
+        message = one_line(" ".join(str(error).split())[:_LONGEST])
+        raise UnsupportedModel(f"{folder} has no processor that can be read: {message}") from error
+    if not getattr(processor, "chat_template", None):
+        raise UnsupportedModel(f"{folder} has no chat template", hint="add chat_template.jinja from the model's page")
+    cls = transformers.AutoModelForImageTextToText
+    model = load_model(cls, folder, _precision(config), where=spec, config=config, **_LOCAL)
+    return TransformersTalker(spec, model, processor)
+
+
+def _precision(config: Any) -> Precision:
+    """As it was stored; half precision with few exponents computes slowly or not at all on processors."""
+    stored = str(config.dtype).removeprefix("torch.")
+    usable = stored if stored in get_args(Precision) and stored != "float16" else "float32"
+    precision: Precision = usable  # type: ignore[assignment]
+    return precision
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "image": part}

@@ -1,0 +1,300 @@
+"""Answers of tiny models: as a loop without a cache gives them, alone and side by side, for every preset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nunbit.errors import ConfigError, UsageError
+from nunbit.generate import GenerationConfig, Generator
+from nunbit.generate.answer_text import AnswerText, Endings, endings_of
+from nunbit.generate.decoding import CausalDecoding, EncoderDecoderDecoding
+from nunbit.generate.prefix import PrefixCache, keys_of
+from nunbit.generate.sampling import Sampler, keep_likely
+from nunbit.vlm.assembly import list_presets
+from nunbit.vlm.batching import Sample, collate
+from nunbit.vlm.config import ChatFormat
+from nunbit.vlm.conversation import PICTURE, Turn
+from nunbit.vlm.model import VisionLanguageModel
+from tiny_vlm import byte_tokenizer as make_tokenizer
+from tiny_vlm import make_lively_vlm as make_vlm
+from tiny_vlm import picture, question
+
+CAUSAL = [name for name in list_presets() if name not in ("blip2-flan-t5", "pali-x")]
+LENGTH = 12
+
+
+@pytest.fixture(scope="module", params=list_presets())
+def model(request: pytest.FixtureRequest) -> VisionLanguageModel:
+    return make_vlm(request.param)
+
+
+@pytest.fixture(scope="module")
+def llava() -> VisionLanguageModel:
+    return make_vlm("llava")
+
+
+def read(generator: Generator, *asked: tuple[str, int]) -> list[Sample]:
+    return [
+        generator.reader.read(question(words, int(seed >= 0)), [picture(seed)] if seed >= 0 else [], answer=True)
+        for words, seed in asked
+    ]
+
+
+@torch.inference_mode()
+def without_cache(model: VisionLanguageModel, sample: Sample, tokens: Sequence[int]) -> Tensor:
+    """(N + 1, V): what follows the question and each of N tokens, everything read anew each time."""
+    language_model = model.language_model
+    inputs = collate([sample], encoder_decoder=language_model.is_encoder_decoder)
+    embedded = model.embed(inputs.input_ids, model.image_tokens(inputs))
+    rows = []
+    for count in range(len(tokens) + 1):
+        said = torch.tensor([tokens[:count]], dtype=torch.long)
+        if language_model.is_encoder_decoder:
+            start = torch.tensor([[language_model.model.config.decoder_start_token_id]])
+            decoder = torch.cat([start, said], 1)
+            rows.append(language_model(embedded, inputs.attention_mask, decoder_input_ids=decoder).logits[0, -1])
+        else:
+            rows.append(language_model(torch.cat([embedded, language_model.embed(said)], 1)).logits[0, -1])
+    return torch.stack(rows)
+
+
+def decoding_of(model: VisionLanguageModel, samples: Sequence[Sample], prefixes: PrefixCache | None = None) -> Any:
+    if model.language_model.is_encoder_decoder:
+        return EncoderDecoderDecoding(model, samples)
+    return CausalDecoding(model, samples, prefixes)
+
+
+def greedy(decoding: Any, count: int = LENGTH) -> list[list[int]]:
+    """The likeliest tokens of each answer, whatever would end it."""
+    logits, tokens = decoding.first(), []
+    for _ in range(count):
+        tokens.append(logits.argmax(1).tolist())
+        logits = decoding.next(tokens[-1])
+    decoding.close()
+    return [list(answer) for answer in zip(*tokens, strict=True)]
+
+
+def test_every_preset_says_what_it_says_without_a_cache(model: VisionLanguageModel) -> None:
+    generator = Generator(model)
+    (sample,) = read(generator, ("What is it?", 0))
+    (tokens,) = greedy(decoding_of(model, [sample]))
+    logits = without_cache(model, sample, tokens)
+    assert logits[:-1].argmax(1).tolist() == tokens
+    decoding = decoding_of(model, [sample])
+    stepped = [decoding.first(), *(decoding.next([token]) for token in tokens)]
+    torch.testing.assert_close(torch.cat(stepped), logits, atol=2e-4, rtol=1e-3)
+
+
+def test_side_by_side_each_says_what_it_says_alone(model: VisionLanguageModel) -> None:
+    generator = Generator(model)
+    samples = read(generator, ("What is it?", 0), ("Where is the thing that you see?", 1), ("Hello", -1))
+    alone = [greedy(decoding_of(model, [sample]))[0] for sample in samples]
+    assert greedy(decoding_of(model, samples)) == alone
+    for config in (GenerationConfig(max_new_tokens=LENGTH), GenerationConfig(max_new_tokens=LENGTH, temperature=1.0)):
+        assert generator.answer(samples, config) == ["".join(generator.stream(one, config)) for one in samples]
+
+
+class Forwards:
+    """Counts the tokens that a language model reads, and the pictures that an eye sees."""
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        self.tokens = self.pictures = 0
+        model.language_model.model.register_forward_pre_hook(self._read, with_kwargs=True)
+        model.eye.register_forward_pre_hook(self._see)
+
+    def _read(self, module: Any, args: Any, kwargs: Any) -> None:
+        self.tokens += kwargs["inputs_embeds"].shape[1]
+
+    def _see(self, module: Any, args: Any) -> None:
+        self.pictures += len(args[0])
+
+    def take(self) -> tuple[int, int]:
+        taken, self.tokens, self.pictures = (self.tokens, self.pictures), 0, 0
+        return taken
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_what_was_read_before_is_not_read_again(name: str) -> None:
+    model = make_vlm(name)
+    generator, plain = Generator(model), Generator(model, kept=0)
+    config = GenerationConfig(max_new_tokens=6)
+    first, again, other, changed = read(generator, ("What?", 0), ("What?", 0), ("Where is it?", 0), ("What?", 1))
+    wanted = plain.answer([first], config), plain.answer([other], config), plain.answer([changed], config)
+    forwards = Forwards(model)
+    assert generator.answer([first], config) == wanted[0]
+    whole, pictures = forwards.take()
+    assert pictures == first.looks and whole >= len(first.encoded.input_ids)
+    assert generator.answer([again], config) == wanted[0]
+    ends_with_picture = isinstance(keys_of(again)[-1], tuple)  # which is then read once more, as a whole
+    tokens, pictures = forwards.take()
+    assert ends_with_picture or (tokens, pictures) == (whole - len(first.encoded.input_ids) + 1, 0)
+    assert generator.answer([other], config) == wanted[1]
+    tokens, pictures = forwards.take()
+    assert pictures == (other.looks if model.reads_instruction else 0)  # there the question changes what is seen
+    if not model.reads_instruction:
+        assert tokens < len("Where is it?") + len(model.config.chat.answer_before + model.config.chat.user_after) + 9
+    assert generator.answer([changed], config) == wanted[2]
+    assert forwards.take()[1] == changed.looks
+
+
+def test_a_further_turn_reads_only_what_is_new(llava: VisionLanguageModel) -> None:
+    generator, plain = Generator(llava), Generator(llava, kept=0)
+    config = GenerationConfig(max_new_tokens=8)
+    turns = [Turn("user", (PICTURE, "What is it?"))]
+    (said,) = generator.answer([generator.reader.read(turns, [picture()], answer=True)], config)
+    turns += [Turn("assistant", (said,)), Turn("user", ("And ", PICTURE, "this?"))]
+    sample = generator.reader.read(turns, [picture(), picture(1)], answer=True)
+    wanted = plain.answer([sample], config)
+    forwards = Forwards(llava)
+    assert generator.answer([sample], config) == wanted
+    tokens, pictures = forwards.take()
+    assert pictures == 1
+    assert tokens < 120 < len(sample.encoded.input_ids)
+
+
+def test_a_stream_that_nobody_reads_to_its_end_leaves_what_it_read(llava: VisionLanguageModel) -> None:
+    generator = Generator(llava)
+    (sample,) = read(generator, ("What is it?", 3))
+    config = GenerationConfig(max_new_tokens=40)
+    stream = generator.stream(sample, config)
+    assert isinstance(stream, Iterator)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    forwards = Forwards(llava)
+    assert generator.answer([sample], config) == Generator(llava, kept=0).answer([sample], config)
+    assert forwards.take()[1] == sample.looks  # the plain one's alone
+
+
+def test_a_cache_is_kept_for_the_last_conversations_and_written_by_none(llava: VisionLanguageModel) -> None:
+    cache = PrefixCache(2)
+    generator = Generator(llava)
+    samples = read(generator, ("a", 0), ("a", 1), ("a", 2))
+    found = []
+    for sample in (*samples[:2], *samples):
+        found.append(cache.take(keys_of(sample))[1])
+        greedy(CausalDecoding(llava, [sample], cache), 2)
+    shared = found[1]  # what stands in front of the picture
+    lengths = [len(sample.encoded.input_ids) - 1 for sample in samples]
+    assert found == [0, shared, *lengths[:2], shared]
+    assert cache.take(keys_of(samples[0]))[1] == shared  # the oldest went
+    assert 0 < shared < lengths[0] - 16
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_draws_follow_the_probabilities(temperature: float) -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    sampler = Sampler(GenerationConfig(temperature=temperature, seed=7), 1)
+    drawn = torch.tensor([sampler(logits)[0] for _ in range(4000)]).bincount(minlength=4) / 4000
+    torch.testing.assert_close(drawn, (logits[0] / temperature).softmax(0), atol=0.03, rtol=0)
+    again = Sampler(GenerationConfig(temperature=temperature, seed=7), 2)
+    sampler = Sampler(GenerationConfig(temperature=temperature, seed=7), 1)
+    for _ in range(20):
+        assert again(logits.repeat(2, 1)) == sampler(logits) * 2
+
+
+def test_top_p_leaves_the_fewest_that_are_enough() -> None:
+    row = torch.tensor([[0.1, 0.5, 0.15, 0.25]])
+    for top_p, left in ((0.01, [1]), (0.5, [1]), (0.6, [1, 3]), (0.75, [1, 3]), (0.8, [1, 2, 3]), (1.0, [0, 1, 2, 3])):
+        assert keep_likely(row, top_p)[0].nonzero().flatten().tolist() == left
+    sampler = Sampler(GenerationConfig(temperature=1.0, top_p=0.6), 1)
+    assert {sampler(row.log())[0] for _ in range(200)} == {1, 3}
+    assert Sampler(GenerationConfig(), 1)(row) == [1]
+
+
+def say(text: str, endings: Endings) -> tuple[list[str], bool]:
+    """The pieces that come when a text is said byte by byte."""
+    tokenizer = make_tokenizer()
+    answer = AnswerText(tokenizer, endings)
+    pieces = []
+    for token in tokenizer.encode(text, add_special_tokens=False):
+        pieces.append(answer.add(token))
+        if answer.done:
+            break
+    done = answer.done
+    return [piece for piece in (*pieces, answer.finish()) if piece], done
+
+
+def test_no_character_comes_in_parts() -> None:
+    text = "고양이 🐈 a"
+    pieces, done = say(text, Endings())
+    assert pieces == list(text) and not done
+    assert say("", Endings()) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "wanted", "done"),
+    [
+        ("a cat###Human: b", ("###",), "a cat", True),
+        ("a c#a##t", ("###",), "a c#a##t", False),
+        ("ab##", ("###",), "ab##", False),
+        ("aab", ("ab", "b"), "a", True),
+        ("고양이 끝입니다", ("끝",), "고양이 ", True),
+        ("xaabab", ("abab", "aabb"), "xa", True),
+    ],
+)
+def test_nothing_of_a_stop_text_comes(text: str, stop: tuple[str, ...], wanted: str, done: bool) -> None:
+    pieces, ended = say(text, Endings(stop=stop))
+    assert ("".join(pieces), ended) == (wanted, done)
+    assert all(wanted.startswith("".join(pieces[: number + 1])) for number in range(len(pieces)))
+
+
+def test_an_answer_ends_at_marks_and_end_tokens() -> None:
+    tokenizer = make_tokenizer()
+    special = endings_of(ChatFormat(answer_after="<|im_end|>", answer_lead=" "), tokenizer, ("stop",))
+    assert special.ids == {tokenizer.eos_token_id} and len(special.mark) == 1 and special.stop == ("stop",)
+    assert say(" a cat<|im_end|>b", special) == (list("a cat"), True)
+    assert say("a cat</s>b", special) == (list("a cat"), True)
+    assert say("  a stove", special)[0] == [" ", "a", " ", "stov", "e"]
+    letters = endings_of(ChatFormat(answer_after="##"), tokenizer, ())
+    assert letters.stop == ("##",) and say("a#b##c", letters) == (["a", "#b"], True)
+    assert endings_of(ChatFormat(), tokenizer, ()).mark == ()
+    two = Endings(mark=tuple(tokenizer.encode("<|im_end|>\n")))
+    assert say("a<|im_end|>b<|im_end|>\nc", two) == (["a", "b"], True)
+
+
+def test_the_words_of_a_model_end_where_they_should(llava: VisionLanguageModel) -> None:
+    generator = Generator(llava)
+    (sample,) = read(generator, ("What is it?", 0))
+    (tokens,) = greedy(CausalDecoding(llava, [sample], None), 40)
+    pieces = list(generator.stream(sample, GenerationConfig(max_new_tokens=40)))
+    assert all(pieces)
+    whole = "".join(pieces)
+    end = tokens.index(2) if 2 in tokens else 40
+    assert whole == generator.reader.tokenizer.decode(tokens[:end], skip_special_tokens=True).removeprefix(" ")
+    stop = whole[3]
+    assert generator.answer([sample], GenerationConfig(max_new_tokens=40, stop=(stop,))) == [whole[: whole.index(stop)]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_new_tokens": 0},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"stop": ("a", "")},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        GenerationConfig(**wrong)
+
+
+def test_a_conversation_ends_where_the_positions_end() -> None:
+    model = make_vlm("blip2-opt")
+    generator = Generator(model)
+    (sample,) = read(generator, ("x" * 480, 0))
+    most = model.language_model.model.config.max_position_embeddings
+    room = most - len(sample.encoded.input_ids)
+    assert 0 < room < 30
+    generator.answer([sample], GenerationConfig(max_new_tokens=1000))
+    (longer,) = read(generator, ("x" * 520, 0))
+    with pytest.raises(UsageError, match="reads 512 at most"):
+        generator.answer([longer], GenerationConfig())
+    assert generator.answer([], GenerationConfig()) == []
