@@ -14,6 +14,7 @@ from nunbit.training.loop import Watcher
 
 LANGUAGE_MODEL = "smollm2-135m-instruct"
 LICENSE = "Apache-2.0"
+_ROW = 512  # tokens of a row: attention within one costs little then, and products are large enough to be quick
 
 
 def train_starter_vlm(
@@ -52,9 +53,9 @@ def stages(files: dict[str, str], into: Path, seed: int) -> dict[str, InstructCo
     held_out = (ConversationSource(path=files["held-out"]),)
     align = InstructConfig(
         model=InstructModelConfig(preset="starter", language_model=LANGUAGE_MODEL, stage="align"),
-        data=InstructDataConfig(train=(ConversationSource(path=files["captions"]),), batch_size=64),
+        data=InstructDataConfig(train=(ConversationSource(path=files["captions"]),), batch_size=64, micro_tokens=_ROW),
         training=TrainingConfig(
-            steps=100, learning_rate=2e-3, warmup_steps=10, weight_decay=0.0, evaluate_every=0, seed=seed
+            steps=40, learning_rate=2e-3, warmup_steps=5, weight_decay=0.0, evaluate_every=0, seed=seed
         ),
         name="starter-vlm, aligned",
         license=LICENSE,
@@ -66,9 +67,9 @@ def stages(files: dict[str, str], into: Path, seed: int) -> dict[str, InstructCo
     )
     finetune = InstructConfig(
         model=InstructModelConfig(start=str((into / "align" / "model").resolve()), stage="finetune"),
-        data=InstructDataConfig(train=train, validation=held_out, batch_size=64),
+        data=InstructDataConfig(train=train, validation=held_out, batch_size=64, micro_tokens=_ROW),
         training=TrainingConfig(
-            steps=680, learning_rate=5e-4, warmup_steps=30, weight_decay=0.05, evaluate_every=170, seed=seed
+            steps=420, learning_rate=5e-4, warmup_steps=20, weight_decay=0.05, evaluate_every=210, seed=seed
         ),
         name="starter-vlm",
         license=LICENSE,

@@ -14,7 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
+from torch import nn
 
 from nunbit.config import from_plain
 from nunbit.errors import ConfigError
@@ -73,7 +75,19 @@ def assemble(config: VlmConfig, language_model: LanguageModel) -> VisionLanguage
     if len(language_model.tokenizer) > language_model.vocab_size:
         language_model.model.resize_token_embeddings(len(language_model.tokenizer), mean_resizing=False)
     settings = language_model.model.config.to_diff_dict()
-    return VisionLanguageModel(replace(config, language_model=settings), language_model)
+    model = VisionLanguageModel(replace(config, language_model=settings), language_model)
+    _begin_as_words(model)
+    return model
+
+
+@torch.no_grad()
+def _begin_as_words(model: VisionLanguageModel) -> None:
+    """Let tokens of pictures begin about as long as those of words: much longer ones drown what blocks add to them."""
+    last = [part for part in model.projector.modules() if isinstance(part, nn.Linear)][-1]
+    spread = model.language_model.model.get_input_embeddings().weight.std()
+    nn.init.normal_(last.weight, std=float(spread) * last.in_features**-0.5)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
 
 
 def _add_marks(tokenizer: Any, config: VlmConfig) -> None:
