@@ -5,7 +5,6 @@ Shapes: K looks, S side of the eye's pictures in pixels, P patches, D width of t
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,13 +105,12 @@ class Pictures:
     def _features(self, images: list[Shown], set_aside: Callable[[Rejected], None]) -> tuple[list[str], FloatArray]:
         """Keys of those that can be read, and what the eye says of them, a row each."""
         eye = self._model.eye
-        keys, rows, pixels = [], [], []
-        for image in images:
-            if isinstance(image, Described):
-                if not isinstance(eye, StarterEye):
-                    raise UsageError("only the starter's eye sees pictures that are described in words")
-                keys.append(picture_key(image))
-                rows.append(eye.imagine([image.text], seed=_seed(image.text)))
+        pixels = []
+        described = [image for image in images if isinstance(image, Described)]
+        if described and not isinstance(eye, StarterEye):
+            raise UsageError("only the starter's eye sees pictures that are described in words")
+        keys = [picture_key(image) for image in described]
+        rows = [eye.imagine([image.text for image in described])] if described and isinstance(eye, StarterEye) else []
         with ThreadPoolExecutor(usable_cores(), thread_name_prefix="nunbit-decode") as pool:
             files = [image for image in images if isinstance(image, Path)]
             for image, found in zip(files, pool.map(self._try_pixels, files), strict=True):
@@ -146,7 +144,3 @@ def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise ImageError("missing", f"there is no {path}")
     return open_image(path)[0]
-
-
-def _seed(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -5,6 +5,7 @@ Shapes: K pictures, S side in pixels, P patches, D width.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -107,23 +108,23 @@ class StarterEye(nn.Module):
         meaning = bridge.encode_image(pooled, tower.classifier(pooled))
         return torch.cat([last.flatten(2).mT, fine, self._everywhere(meaning)], dim=2).to(pixel_values.device)
 
-    def imagine(self, texts: Sequence[str], *, seed: int, noise: float = 0.04) -> Tensor:
+    def imagine(self, texts: Sequence[str], *, noise: float = 0.04) -> Tensor:
         """Features of pictures that are only described: the meaning alone, and nothing in any place.
 
         Words and pictures lie in one space, but not in the same part of it; with noise, what is learned from words
-        holds for pictures (CapDec, arXiv 2211.00575).
+        holds for pictures (CapDec, arXiv 2211.00575). A text is always given the same noise.
 
         Args:
             texts: K descriptions.
-            seed: Of the noise.
             noise: Its deviation, on unit rows.
 
         Returns:
             (K, P, D) float32.
         """
         rows = torch.from_numpy(self._starter.encode_texts(list(texts)))
-        generator = torch.Generator().manual_seed(seed)
-        noisy = functional.normalize(rows + noise * torch.randn(rows.shape, generator=generator), dim=1)
+        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in texts]
+        drawn = [torch.randn(EMBEDDING_SIZE, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        noisy = functional.normalize(rows + noise * torch.stack(drawn), dim=1)
         nothing = torch.zeros(len(rows), self.num_patches, self.hidden_size - EMBEDDING_SIZE)
         return torch.cat([nothing, self._everywhere(noisy)], dim=2)
 
