@@ -62,8 +62,8 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
     """CIDEr-D (arXiv 1411.5726): 10 times the mean cosine of tf-idf vectors of 1- to 4-grams.
 
     ``g(c, s) = min(c, s) . s / (|c| |s|) * exp(-(len(c) - len(s))^2 / (2 * 6^2))``, averaged over a picture's
-    references and the four lengths; document frequencies are those of the references. Words are letters and digits in lower case,
-    where the published script has a tokenizer in Java; so figures are comparable here and not with papers.
+    references and the four lengths; document frequencies are those of the references. Words are letters and digits in
+    lower case, where the published script has a tokenizer in Java; so figures are comparable here and not with papers.
 
     Args:
         candidates: N captions.
