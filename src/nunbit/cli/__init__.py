@@ -35,6 +35,7 @@ COMMANDS = {
     "demo": "Index and recognize a few photographs, to see what this is.",
     "train": "Train an encoder on pairs of pictures and texts.",
     "distill": "Teach a small model what a large one sees.",
+    "vlm": "Plan, check and train models that see and talk.",
     "eval": "Measure how good a model is.",
     "export": "Write a model as ONNX.",
 }
