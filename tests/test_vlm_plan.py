@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -67,9 +68,8 @@ def test_operations_are_counted() -> None:
     assert plan.stages[0].flops == pytest.approx(6 * (words + eye), rel=0.05)
     align, finetune = make_plan(read_preset("llava-1.5", tiny=True)).stages
     assert align.flops < finetune.flops
-    assert (
-        plan_of("nanovlm", text_tokens=2000).stages[0].flops > 2 * plan_of("nanovlm", text_tokens=900).stages[0].flops
-    )
+    few, many = (plan_of("nanovlm", text_tokens=count).stages[0].flops for count in (900, 2000))
+    assert many > 2 * few
 
 
 def test_large_pictures_are_looked_at_more_often() -> None:
@@ -91,6 +91,17 @@ def test_the_lines_say_it() -> None:
     assert "a sample: a picture of 70 x 50 pixels, one look, 16 tokens; 16 tokens of words" in lines
     assert f"align: {plan.stages[0].learned:,} parameters learn" in text
     assert "times are estimates" in lines[-1]
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "vlm.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```console\n\$ nunbit vlm plan (\S+)\n(.*?)^```$", page, re.M | re.S)
+    printed = run(block[0]).output
+    assert _without_times(block[1]) == _without_times(printed)
+
+
+def _without_times(text: str) -> list[str]:
+    return [re.sub(r"about .*? on this|\(.* here\)", "", line) for line in text.splitlines()]
 
 
 def test_the_command_prints_text_and_json() -> None:
