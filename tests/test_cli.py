@@ -15,7 +15,7 @@ import pytest
 from nunbit.cli import COMMANDS
 
 NUNBIT = [str(Path(sys.executable).with_name("nunbit"))]
-CHEAP = ("index", "search", "adapt fit", "recognize", "models", "doctor", "demo")
+CHEAP = ("index", "search", "adapt fit", "recognize", "models", "doctor", "demo", "vlm", "vlm plan")
 
 
 def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

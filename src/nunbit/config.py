@@ -128,20 +128,38 @@ def read_config(
     Raises:
         ConfigError: The file cannot be read as names and values, or a setting as in `from_plain`.
     """
-    import yaml
-
-    content = {} if path is None else _read_yaml(path)
+    content = {} if path is None else read_yaml(path)
     for name, value in (given or {}).items():
         _put(content, name.split("."), value, name)
-    for override in overrides:
-        name, equals, value = override.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{override!r} sets nothing", hint="write name=value, as in training.steps=500")
-        _put(content, name.split("."), yaml.safe_load(value), name)
+    override(content, overrides)
     return from_plain(cls, content, where="" if path is None else str(path))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def override(content: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set values within plain ones, in place.
+
+    Args:
+        content: Names and values, as a file has them.
+        overrides: ``a.b=value`` each, the value as YAML writes it.
+
+    Raises:
+        ConfigError: One of them sets nothing, or sets something within what has no settings.
+    """
+    import yaml
+
+    for line in overrides:
+        name, equals, value = line.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{line!r} sets nothing", hint="write name=value, as in training.steps=500")
+        _put(content, name.split("."), yaml.safe_load(value), name)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Names and values of a YAML file.
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else.
+    """
     import yaml
 
     try:

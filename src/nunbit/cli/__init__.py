@@ -38,6 +38,7 @@ COMMANDS = {
     "caption": "Describe pictures in words.",
     "train": "Train an encoder on pairs of pictures and texts.",
     "distill": "Teach a small model what a large one sees.",
+    "vlm": "Plan, check and train models that see and talk.",
     "eval": "Measure how good a model is.",
     "export": "Write a model as ONNX.",
 }

@@ -8,7 +8,7 @@ stands instead of being merged.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch import nn
 
-from nunbit.config import from_plain
+from nunbit.config import from_plain, override, read_yaml
 from nunbit.errors import ConfigError
 from nunbit.language_model import LanguageModel, make_language_model
 from nunbit.vlm.config import VlmConfig
@@ -35,18 +35,22 @@ def list_presets() -> list[str]:
     return sorted(Path(entry.name).stem for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
 
 
-def read_preset(name: str, *, tiny: bool = False) -> VlmConfig:
-    """A preset.
+def read_preset(name: str, *, tiny: bool = False, overrides: Sequence[str] = ()) -> VlmConfig:
+    """A preset, or a file of your own in the form of one.
 
     Args:
-        name: One of `list_presets`.
+        name: One of `list_presets`, or the path of a file that ends in ``.yaml``.
         tiny: The same shape in small.
+        overrides: ``a.b=value`` each: settings that replace those of the preset, the value as YAML writes it.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is none of that name; settings that are not known, or that do not fit.
     """
     content = _read(name)
+    if "model" not in content or (tiny and "tiny" not in content):
+        raise ConfigError(f"{name} has no {'tiny' if 'model' in content else 'model'}", hint="or name one in extends")
     model = _merge(content["model"], content["tiny"]) if tiny else content["model"]
+    override(model, overrides)
     return from_plain(VlmConfig, model, where=name)
 
 
@@ -98,11 +102,19 @@ def _add_marks(tokenizer: Any, config: VlmConfig) -> None:
 
 
 def _read(name: str) -> dict[str, Any]:
+    if name.endswith((".yaml", ".yml")):
+        content = read_yaml(Path(name))
+        if unknown := sorted(content.keys() - {"extends", "model", "tiny"}):
+            raise ConfigError(f"{name}: there is no setting called {unknown[0]!r}", hint="known: extends, model, tiny")
+        return _extended(content)
     if name not in list_presets():
         close = difflib.get_close_matches(name, list_presets(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(list_presets())}"
         raise ConfigError(f"there is no preset {name!r}", hint=hint)
-    content: dict[str, Any] = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return _extended(yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def _extended(content: dict[str, Any]) -> dict[str, Any]:
     below = content.pop("extends", None)
     return content if below is None else _merge(_read(below), content)
 
