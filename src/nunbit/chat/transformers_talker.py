@@ -140,7 +140,7 @@ def open_transformers(spec: str) -> TransformersTalker:
         WeightsError: Missing, unexpected or misshapen tensors.
     """
     transformers, folder = import_transformers(), Path(spec)
-    model_type = read_json(folder / "config.json").get("model_type")
+    model_type = str(read_json(folder / "config.json").get("model_type"))
     cls = _class_for(model_type)
     find_weights(folder, ("model.safetensors",))
     try:
@@ -158,7 +158,7 @@ def open_transformers(spec: str) -> TransformersTalker:
     return TransformersTalker(spec, model, processor)
 
 
-def _class_for(model_type: Any) -> Any:
+def _class_for(model_type: str) -> Any:
     """The class that reads models of a type which take pictures and texts.
 
     Raises:
