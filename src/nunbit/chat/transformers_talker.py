@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from jinja2 import TemplateError
 
 from nunbit.chat.messages import Message, split
-from nunbit.errors import UnsupportedModel
+from nunbit.errors import UnsupportedModel, UsageError
 from nunbit.generate import GenerationConfig
 from nunbit.generate.answer_text import AnswerText, Endings
 from nunbit.language_model import Precision
@@ -22,6 +23,15 @@ from nunbit.pretrained.weights import find_weights
 
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
 _LONGEST = 300  # of what `transformers` says, in characters
+_TURNS = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}ANSWER{% else %}QUESTION{% endif %}"
+    "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }}{% endfor %} {% endfor %}ANSWER"
+)
+# Of families whose folders hold none: as their papers ask. Their processors put the picture in front by themselves.
+_TEMPLATES = {
+    "blip-2": _TURNS.replace("ANSWER", "Answer:").replace("QUESTION", "Question: "),
+    "instructblip": _TURNS.replace("ANSWER", "").replace("QUESTION", ""),
+}
 
 
 class TransformersTalker:
@@ -41,9 +51,14 @@ class TransformersTalker:
         """As `Talker.talk`."""
         split(messages)
         plain = [{"role": message.role, "content": [_plain(part) for part in message.parts]} for message in messages]
-        inputs = self._processor.apply_chat_template(
-            plain, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
+        try:
+            inputs = self._processor.apply_chat_template(
+                plain, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            )
+        except (ValueError, TypeError, TemplateError) as error:
+            message = f"{self.name} does not take such a conversation: {_short(error)}"
+            hint = "some models take one picture alone, no system's words, or no further turns"
+            raise UsageError(message, hint=hint) from error
         inputs = inputs.to(self._model.device, dtype=self._model.dtype)
         answer = AnswerText(self._processor.tokenizer, Endings(self._ends(), stop=config.stop))
         tokens = _Tokens()
@@ -125,26 +140,37 @@ def open_transformers(spec: str) -> TransformersTalker:
         WeightsError: Missing, unexpected or misshapen tensors.
     """
     transformers, folder = import_transformers(), Path(spec)
-    model_type = read_json(folder / "config.json").get("model_type")
-    known = model_type in transformers.CONFIG_MAPPING
-    if (
-        not known
-        or transformers.CONFIG_MAPPING[model_type] not in transformers.AutoModelForImageTextToText._model_mapping
-    ):
-        message = f"{folder}: transformers {transformers.__version__} has no model of type {model_type!r} that sees"
-        raise UnsupportedModel(message, hint="code that a model folder brings along is never run")
+    model_type = str(read_json(folder / "config.json").get("model_type"))
+    cls = _class_for(model_type)
     find_weights(folder, ("model.safetensors",))
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **_LOCAL)
         processor = transformers.AutoProcessor.from_pretrained(folder, **_LOCAL)
     except (OSError, ValueError, TypeError, ImportError, AttributeError, KeyError) as error:
-        message = one_line(" ".join(str(error).split())[:_LONGEST])
-        raise UnsupportedModel(f"{folder} has no processor that can be read: {message}") from error
-    if not getattr(processor, "chat_template", None):
+        raise UnsupportedModel(f"{folder} has no processor that can be read: {_short(error)}") from error
+    if not hasattr(processor, "image_processor"):
+        raise UnsupportedModel(f"{folder}: a model of type {model_type!r} takes no pictures")
+    own = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
+    processor.chat_template = own or _TEMPLATES.get(model_type)
+    if not processor.chat_template:
         raise UnsupportedModel(f"{folder} has no chat template", hint="add chat_template.jinja from the model's page")
-    cls = transformers.AutoModelForImageTextToText
     model = load_model(cls, folder, _precision(config), where=spec, config=config, **_LOCAL)
     return TransformersTalker(spec, model, processor)
+
+
+def _class_for(model_type: str) -> Any:
+    """The class that reads models of a type which take pictures and texts.
+
+    Raises:
+        UnsupportedModel: `transformers` has none.
+    """
+    transformers = import_transformers()
+    known = model_type in transformers.CONFIG_MAPPING
+    for choices in (transformers.AutoModelForImageTextToText, transformers.AutoModelForMultimodalLM):
+        if known and transformers.CONFIG_MAPPING[model_type] in choices._model_mapping:
+            return choices
+    message = f"transformers {transformers.__version__} has no model of type {model_type!r} that sees"
+    raise UnsupportedModel(message, hint="code that a model folder brings along is never run")
 
 
 def _precision(config: Any) -> Precision:
@@ -153,6 +179,10 @@ def _precision(config: Any) -> Precision:
     usable = stored if stored in get_args(Precision) and stored != "float16" else "float32"
     precision: Precision = usable  # type: ignore[assignment]
     return precision
+
+
+def _short(error: Exception) -> str:
+    return one_line(" ".join(str(error).split())[:_LONGEST])
 
 
 def _plain(part: Any) -> dict[str, Any]:
