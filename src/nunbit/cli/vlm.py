@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 
@@ -18,6 +19,7 @@ def command() -> None:
     Examples:
       nunbit vlm plan smolvlm
       nunbit vlm plan llava-1.5 --tiny
+      nunbit vlm check conversations.jsonl
     """
 
 
@@ -53,3 +55,47 @@ def plan(preset: str, tiny: bool, picture: str, text_tokens: int, overrides: tup
         return
     for line in render_plan(found, f"{preset}, tiny" if tiny else preset):
         click.echo(line)
+
+
+@command.command("check")
+@click.argument("data", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--images", type=click.Path(file_okay=False, path_type=Path), help="Where paths of pictures start from.")
+@click.option("--preset", default="starter", show_default=True, help="The model that is to learn from it.")
+@click.option("--language-model", default="smollm2-135m-instruct", show_default=True, help="Its tokenizer's.")
+@click.option("--max-tokens", default=1024, show_default=True, help="As training is told.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON line for each problem, and one of all.")
+def check(data: Path, images: Path | None, preset: str, language_model: str, max_tokens: int, as_json: bool) -> None:
+    """Name each conversation in DATA that would teach nothing, before anything is trained.
+
+    DATA is a JSON list or JSON lines: LLaVA's format, messages with images, or the Cauldron's. A picture that is
+    missing or broken, marks that do not match the pictures, an answer that is empty or cut off: each is named. Ends
+    with 1 when there is any.
+
+    \b
+    Examples:
+      nunbit vlm check conversations.jsonl
+      nunbit vlm check llava.json --images coco/ --max-tokens 512
+    """
+    from nunbit.config import to_plain
+    from nunbit.instruct.doctor import examine
+    from nunbit.language_model import load_language_model
+    from nunbit.vlm.assembly import assemble, read_preset
+    from nunbit.vlm.batching import SampleReader
+
+    reader = SampleReader(assemble(read_preset(preset), load_language_model(language_model)))
+    found = examine(data, reader, max_tokens=max_tokens, images=images)
+    for problem in found.problems:
+        if as_json:
+            print_json(to_plain(problem))
+        else:
+            click.echo(f"{problem.path}: {problem.reason}: {problem.detail}")
+    facts = {name: value for name, value in to_plain(found).items() if name != "problems"}
+    if as_json:
+        print_json(facts | {"kinds": found.kinds})
+    else:
+        click.echo(
+            f"{found.usable:,} of {found.samples:,} conversations can be used: {found.pictures:,} pictures, "
+            f"{found.tokens:,} tokens, {found.answer_tokens:,} of answers"
+        )
+    if found.problems:
+        raise SystemExit(1)

@@ -55,7 +55,7 @@ def stages(files: dict[str, str], into: Path, seed: int) -> dict[str, InstructCo
         model=InstructModelConfig(preset="starter", language_model=LANGUAGE_MODEL, stage="align"),
         data=InstructDataConfig(train=(ConversationSource(path=files["captions"]),), batch_size=64, micro_tokens=_ROW),
         training=TrainingConfig(
-            steps=40, learning_rate=2e-4, warmup_steps=5, log_every=2, weight_decay=0.0, evaluate_every=0, seed=seed
+            steps=60, learning_rate=1e-4, warmup_steps=5, log_every=2, weight_decay=0.0, evaluate_every=0, seed=seed
         ),
         name="starter-vlm, aligned",
         license=LICENSE,
