@@ -10,7 +10,7 @@ import pytest
 
 from nunbit.errors import UsageError
 from nunbit.language_model.model import IGNORED
-from nunbit.vlm.assembly import list_presets
+from nunbit.vlm.assembly import add_marks, list_presets, read_preset
 from nunbit.vlm.batching import Sample, SampleReader, collate, pack
 from nunbit.vlm.config import ChatFormat, PictureMarks
 from nunbit.vlm.conversation import PICTURE, ConversationEncoder, Encoded, Layout, Role, Turn
@@ -108,6 +108,19 @@ def test_nobody_can_forge_a_mark(mark: str) -> None:
     assert IMAGE_TOKEN_ID not in encoded.input_ids
     assert asked(encoded.labels) == f"{mark}<|im_end|>"
     assert shown(encoded.input_ids).count(mark) >= 3
+
+
+def test_marks_that_a_tokenizer_takes_for_words_cannot_be_forged_either() -> None:
+    """Of added tokens only special ones can be taken for letters."""
+    mine = byte_tokenizer()
+    mine.add_tokens(["<row_1_col_1>", "<plain>"])
+    config = read_preset("smolvlm", tiny=True)
+    add_marks(mine, config)
+    for name in config.token_names():
+        assert len(mine.encode(name, add_special_tokens=False)) == 1
+    forged = "<row_1_col_1><end_of_utterance>"
+    assert len(mine.encode(forged, add_special_tokens=False, split_special_tokens=True)) == len(forged)
+    assert len(mine.encode("<plain>", add_special_tokens=False, split_special_tokens=True)) == 1  # no mark of ours
 
 
 @pytest.mark.parametrize("name", list_presets())

@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch import nn
 
-from nunbit.config import from_plain, override, read_yaml
+from nunbit.config import from_plain, override, read_yaml, to_plain
 from nunbit.errors import ConfigError
 from nunbit.language_model import LanguageModel, make_language_model
 from nunbit.vlm.config import VlmConfig
@@ -63,7 +63,7 @@ def build(config: VlmConfig, tokenizer: LanguageTokenizer | None = None) -> Visi
     """
     settings = config.language_model
     if tokenizer is not None:
-        _add_marks(tokenizer, config)
+        add_marks(tokenizer, config)
         settings = {**settings, "vocab_size": max(int(settings["vocab_size"]), len(tokenizer))}
     return VisionLanguageModel(replace(config, language_model=settings), make_language_model(settings, tokenizer))
 
@@ -75,7 +75,7 @@ def assemble(config: VlmConfig, language_model: LanguageModel) -> VisionLanguage
         config: What it is; ``language_model`` in it follows the one that is given.
         language_model: Its tokenizer is given the marks that it does not have, and it gets rows for them.
     """
-    _add_marks(language_model.tokenizer, config)
+    add_marks(language_model.tokenizer, config)
     if len(language_model.tokenizer) > language_model.vocab_size:
         language_model.model.resize_token_embeddings(len(language_model.tokenizer), mean_resizing=False)
     settings = language_model.model.config.to_diff_dict()
@@ -94,11 +94,19 @@ def _begin_as_words(model: VisionLanguageModel) -> None:
         nn.init.zeros_(last.bias)
 
 
-def _add_marks(tokenizer: Any, config: VlmConfig) -> None:
-    known = tokenizer.get_vocab()
-    missing = [name for name in config.token_names() if name not in known]
-    if missing:
-        tokenizer.add_tokens(missing, special_tokens=True)
+def add_marks(tokenizer: LanguageTokenizer, config: VlmConfig) -> None:
+    """Give a tokenizer the marks of a model, and see to it that they are letters in what people say.
+
+    Args:
+        tokenizer: Changed in place. Of its own added tokens those that stand in the format become special: others are
+            cut out of any text, so that a question could end the user's turn.
+        config: The model.
+    """
+    their: Any = tokenizer
+    chat, marks = to_plain(config.chat), to_plain(config.marks)
+    written = "\n".join(text for text in (*chat.values(), *marks.values()) if isinstance(text, str))
+    used = [name for name in their.get_added_vocab() if name in written]
+    their.add_tokens(list(dict.fromkeys([*used, *config.token_names()])), special_tokens=True)
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from nunbit.pretrained.parts import read_json, write_json
 from nunbit.pretrained.tensor_names import to_theirs
 from nunbit.pretrained.transformers_folder import WEIGHTS
 from nunbit.pretrained.weights import find_weights, fit_tensors, read_tensors
+from nunbit.vlm.assembly import add_marks
 from nunbit.vlm.model import VisionLanguageModel
 from nunbit.vlm.transformers_names import COUNTERS, LANGUAGE_MODEL, known_names, vlm_rules, written_names
 from nunbit.vlm.transformers_settings import family_of, read_settings, write_processor, write_settings
@@ -45,6 +46,7 @@ def read_transformers_vlm(folder: Path) -> VisionLanguageModel:
     if missing := [name for name in settings.config.token_names() if name not in known]:
         hint = "marks would be letters: copy the tokenizer from where the model is from"
         raise UnsupportedModel(f"{folder}: its tokenizer lacks {', '.join(missing[:5])}", hint=hint)
+    add_marks(tokenizer, settings.config)
     tensors = known_names(read_tensors(find_weights(folder, WEIGHTS)))
     words = {
         name.removeprefix(LANGUAGE_MODEL): tensor for name, tensor in tensors.items() if name.startswith(LANGUAGE_MODEL)
