@@ -11,8 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 demo: $(VENV)/.demo
 	@$(BIN)/nunbit demo $(if $(PHOTOS),"$(PHOTOS)")
 
+# Two processes with a thread each: most tests wait for something else than products of matrices.
 test: $(VENV)/.dev lint types layers
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests docs
