@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from instruct_toys import make_conversations, make_language_folder, write_recipe
 from nunbit.errors import ConfigError, UsageError
+from nunbit.instruct.config import InstructDataConfig, InstructModelConfig
 from nunbit.instruct.lessons import cut
 from nunbit.instruct.run import load_config, run_instruct
 from nunbit.language_model.model import IGNORED
@@ -163,3 +165,10 @@ def test_a_ledger_keeps_what_was_set_aside_once(whole: Path) -> None:
     lines = (whole / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(set(lines))
     assert RunFolder(whole).model.is_dir()
+
+
+def test_every_setting_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "instructing.md").read_text(encoding="utf-8")
+    for group, config in (("model", InstructModelConfig), ("data", InstructDataConfig)):
+        for field in fields(config):
+            assert f"`{group}.{field.name}`" in text, field.name
