@@ -150,11 +150,30 @@ def test_a_further_turn_reads_only_what_is_new(llava: VisionLanguageModel) -> No
     turns += [Turn("assistant", (said,)), Turn("user", ("And ", PICTURE, "this?"))]
     sample = generator.reader.read(turns, [picture(), picture(1)], answer=True)
     wanted = plain.answer([sample], config)
+    logits = CausalDecoding(llava, [sample], None).first()
+    again = CausalDecoding(llava, [sample], generator._prefixes).first()
+    torch.testing.assert_close(again, logits, atol=2e-4, rtol=1e-3)  # tells the pictures apart where answers may not
     forwards = Forwards(llava)
     assert generator.answer([sample], config) == wanted
     tokens, pictures = forwards.take()
     assert pictures == 1
     assert tokens < 120 < len(sample.encoded.input_ids)
+
+
+def test_what_was_read_in_part_is_not_kept() -> None:
+    model = make_vlm("llava")
+    generator = Generator(model)
+    (sample,) = read(generator, ("What is it?", 0))
+    config = GenerationConfig(max_new_tokens=6)
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    hook = model.language_model.model.model.layers[1].register_forward_pre_hook(fail)
+    with pytest.raises(MemoryError):
+        generator.answer([sample], config)
+    hook.remove()
+    assert generator.answer([sample], config) == Generator(model, kept=0).answer([sample], config)
 
 
 def test_a_stream_that_nobody_reads_to_its_end_leaves_what_it_read(llava: VisionLanguageModel) -> None:
@@ -280,6 +299,10 @@ def test_an_answer_ends_at_marks_and_end_tokens() -> None:
     assert endings_of(ChatFormat(), tokenizer, ()).mark == ()
     two = Endings(mark=tuple(tokenizer.encode("<|im_end|>\n")))
     assert say("a<|im_end|>b<|im_end|>\nc", two) == (["a", "b"], True)
+    two = Endings(mark=tuple(tokenizer.encode("\n<|im_end|>")))
+    assert say("a\nb\n<|im_end|>c", two) == (["a", "\nb"], True)
+    lead = Endings(lead="A: ")
+    assert [say(text, lead)[0] for text in ("A: cat", "A", "A cat")] == [list("cat"), ["A"], ["A ", "c", "a", "t"]]
 
 
 def test_the_words_of_a_model_end_where_they_should(llava: VisionLanguageModel) -> None:
