@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from nunbit.errors import ConfigError, UsageError
 from nunbit.generate import GenerationConfig, Generator
@@ -15,6 +16,7 @@ from nunbit.generate.answer_text import AnswerText, Endings, endings_of
 from nunbit.generate.decoding import CausalDecoding, EncoderDecoderDecoding
 from nunbit.generate.prefix import PrefixCache, keys_of
 from nunbit.generate.sampling import Sampler, keep_likely
+from nunbit.language_model import make_language_model
 from nunbit.vlm.assembly import list_presets
 from nunbit.vlm.batching import Sample, collate
 from nunbit.vlm.config import ChatFormat
@@ -150,11 +152,30 @@ def test_a_further_turn_reads_only_what_is_new(llava: VisionLanguageModel) -> No
     turns += [Turn("assistant", (said,)), Turn("user", ("And ", PICTURE, "this?"))]
     sample = generator.reader.read(turns, [picture(), picture(1)], answer=True)
     wanted = plain.answer([sample], config)
+    logits = CausalDecoding(llava, [sample], None).first()
+    again = CausalDecoding(llava, [sample], generator._prefixes).first()
+    torch.testing.assert_close(again, logits, atol=2e-4, rtol=1e-3)  # tells the pictures apart where answers may not
     forwards = Forwards(llava)
     assert generator.answer([sample], config) == wanted
     tokens, pictures = forwards.take()
     assert pictures == 1
     assert tokens < 120 < len(sample.encoded.input_ids)
+
+
+def test_what_was_read_in_part_is_not_kept() -> None:
+    model = make_vlm("llava")
+    generator = Generator(model)
+    (sample,) = read(generator, ("What is it?", 0))
+    config = GenerationConfig(max_new_tokens=6)
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    hook = model.language_model.model.model.layers[1].register_forward_pre_hook(fail)
+    with pytest.raises(MemoryError):
+        generator.answer([sample], config)
+    hook.remove()
+    assert generator.answer([sample], config) == Generator(model, kept=0).answer([sample], config)
 
 
 def test_a_stream_that_nobody_reads_to_its_end_leaves_what_it_read(llava: VisionLanguageModel) -> None:
@@ -183,6 +204,31 @@ def test_a_cache_is_kept_for_the_last_conversations_and_written_by_none(llava: V
     assert found == [0, shared, *lengths[:2], shared]
     assert cache.take(keys_of(samples[0]))[1] == shared  # the oldest went
     assert 0 < shared < lengths[0] - 16
+
+
+def test_a_picture_at_the_end_is_read_again_as_a_whole() -> None:
+    model = make_vlm("instructblip")  # nothing stands between the question and the answer
+    generator = Generator(model)
+    sample = generator.reader.read([Turn("user", ("Look: ", PICTURE))], [picture()], answer=True)
+    assert isinstance(keys_of(sample)[-1], tuple)
+    config = GenerationConfig(max_new_tokens=6)
+    first = generator.answer([sample], config)
+    forwards = Forwards(model)
+    assert generator.answer([sample], config) == first
+    assert forwards.take()[1] == 1
+
+
+def test_learned_positions_are_counted_without_padding() -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    model = make_language_model({"model_type": "gpt2", **sizes}).eval()
+    ids, mask = torch.randint(50, (1, 9)), torch.ones(1, 9, dtype=torch.long)
+    wanted = model(model.embed(ids)).logits[:, -1]
+    cache = DynamicCache()
+    padding = torch.zeros(1, 3, dtype=torch.long)
+    masks = torch.cat([padding, mask], 1)
+    model.step(model.embed(torch.cat([padding, ids[:, :6]], 1)), masks[:, :9], cache)
+    torch.testing.assert_close(model.step(model.embed(ids[:, 6:]), masks, cache), wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
@@ -255,6 +301,10 @@ def test_an_answer_ends_at_marks_and_end_tokens() -> None:
     assert endings_of(ChatFormat(), tokenizer, ()).mark == ()
     two = Endings(mark=tuple(tokenizer.encode("<|im_end|>\n")))
     assert say("a<|im_end|>b<|im_end|>\nc", two) == (["a", "b"], True)
+    two = Endings(mark=tuple(tokenizer.encode("\n<|im_end|>")))
+    assert say("a\nb\n<|im_end|>c", two) == (["a", "\nb"], True)
+    lead = Endings(lead="A: ")
+    assert [say(text, lead)[0] for text in ("A: cat", "A", "A cat")] == [list("cat"), ["A"], ["A ", "c", "a", "t"]]
 
 
 def test_the_words_of_a_model_end_where_they_should(llava: VisionLanguageModel) -> None:
