@@ -69,7 +69,7 @@ def stages(files: dict[str, str], into: Path, seed: int) -> dict[str, InstructCo
         model=InstructModelConfig(start=str((into / "align" / "model").resolve()), stage="finetune"),
         data=InstructDataConfig(train=train, validation=held_out, batch_size=64, micro_tokens=_ROW),
         training=TrainingConfig(
-            steps=420, learning_rate=5e-4, warmup_steps=20, weight_decay=0.05, evaluate_every=210, seed=seed
+            steps=320, learning_rate=5e-4, warmup_steps=20, weight_decay=0.05, evaluate_every=160, seed=seed
         ),
         name="starter-vlm",
         license=LICENSE,

@@ -104,6 +104,7 @@ class VisionLanguageModel(nn.Module):
             if inputs.pixel_values is None:
                 return None
             features = self.image_features(inputs.pixel_values)
+        features = features.to(next(self.projector.parameters()).dtype)  # an eye may compute in another one
         tokens: Tensor
         if self.reads_instruction:
             if inputs.instruction_ids is None:
