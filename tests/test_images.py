@@ -140,13 +140,15 @@ def test_arrays() -> None:
         np.array([["a", "b"]]),
         Image.new("RGB", (0, 5)),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_pixels_that_mean_nothing(array: Any) -> None:
     assert refused(array).reason == "unsupported pixels"
 
 
-@pytest.mark.parametrize("source", [None, 3, [1, 2], bytearray(b"abc"), io.BytesIO(b"abc")], ids=str)
+@pytest.mark.parametrize(
+    "source", [None, 3, [1, 2], bytearray(b"abc"), io.BytesIO(b"abc")], ids=lambda value: type(value).__name__
+)
 def test_sources_that_are_none(source: Any) -> None:
     assert refused(source).reason == "unsupported source"
 

@@ -50,7 +50,7 @@ class CausalDecoding:
 
     def __init__(self, model: VisionLanguageModel, samples: Sequence[Sample], prefixes: PrefixCache | None) -> None:
         self._model, self._samples, self._prefixes = model, samples, prefixes
-        self.room = _room(model, max(len(sample.encoded.input_ids) for sample in samples))
+        self.room = room_of(model, max(len(sample.encoded.input_ids) for sample in samples))
         self._device = _device_of(model)
         self._cache: Any = None
         self._keys = keys_of(samples[0]) if prefixes is not None else []
@@ -62,7 +62,7 @@ class CausalDecoding:
         samples, read = list(self._samples), 0
         if self._prefixes is not None:
             self._cache, read = self._prefixes.take(self._keys)
-            samples = [_rest(samples[0], read)]
+            samples = [rest_of(samples[0], read)]
         if self._cache is None:
             self._cache = import_transformers().DynamicCache(config=self._model.language_model.model.config)
         inputs = collate(samples, pad="left").to(self._device)
@@ -98,7 +98,7 @@ class EncoderDecoderDecoding:
 
     def __init__(self, model: VisionLanguageModel, samples: Sequence[Sample]) -> None:
         self._model, self._samples = model, samples
-        self.room = _room(model, 1)
+        self.room = room_of(model, 1)
         self._device = _device_of(model)
         self._encoded: Any = None
         self._mask = torch.zeros(0)
@@ -133,7 +133,12 @@ def _device_of(model: VisionLanguageModel) -> torch.device:
     return next(model.parameters()).device
 
 
-def _room(model: VisionLanguageModel, taken: int) -> int:
+def room_of(model: VisionLanguageModel, taken: int) -> int:
+    """How many tokens are left to an answer behind so many.
+
+    Raises:
+        UsageError: None.
+    """
     config = model.language_model.model.config.get_text_config(decoder=True)
     most = getattr(config, "max_position_embeddings", None)
     if most is None:  # positions without a limit (T5)
@@ -152,7 +157,7 @@ def _start_of(model: Any) -> int:
     raise UsageError("the model does not say what its decoder begins with", hint="set decoder_start_token_id")
 
 
-def _rest(sample: Sample, read: int) -> Sample:
+def rest_of(sample: Sample, read: int) -> Sample:
     """What of a sample stands behind its first tokens; no look is cut."""
     ids, labels = sample.encoded.input_ids, sample.encoded.labels
     places = ids.count(IMAGE_TOKEN_ID)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from nunbit.generate.answer_text import AnswerText, endings_of
 from nunbit.generate.config import GenerationConfig
 from nunbit.generate.decoding import CausalDecoding, Decoding, EncoderDecoderDecoding
+from nunbit.generate.openvino_decoding import OpenVinoDecoding, OpenVinoEngine
 from nunbit.generate.prefix import PrefixCache
 from nunbit.generate.sampling import Sampler
 from nunbit.vlm.batching import Sample, SampleReader
@@ -22,6 +23,7 @@ class Generator:
         kept: So many conversations are remembered: a further question about the same pictures, or a further turn, is
             read from where it differs. The answers are the same but for rounding. 0: none. Encoder-decoders have no
             use for it.
+        engine: Computes the language model in place of torch, on the processor. It remembers one conversation.
 
     Example:
         >>> generator = Generator(model)
@@ -30,8 +32,15 @@ class Generator:
         'A cat.'
     """
 
-    def __init__(self, model: VisionLanguageModel, reader: SampleReader | None = None, *, kept: int = 2) -> None:
-        self.model, self.reader = model, reader or SampleReader(model)
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        reader: SampleReader | None = None,
+        *,
+        kept: int = 2,
+        engine: OpenVinoEngine | None = None,
+    ) -> None:
+        self.model, self.reader, self._engine = model, reader or SampleReader(model), engine
         self._prefixes = PrefixCache(kept) if kept and not model.language_model.is_encoder_decoder else None
 
     def stream(self, sample: Sample, config: GenerationConfig) -> Iterator[str]:
@@ -92,4 +101,6 @@ class Generator:
     def _decoding(self, samples: Sequence[Sample], prefixes: PrefixCache | None) -> Decoding:
         if self.model.language_model.is_encoder_decoder:
             return EncoderDecoderDecoding(self.model, samples)
+        if self._engine is not None:
+            return OpenVinoDecoding(self.model, samples, self._engine)
         return CausalDecoding(self.model, samples, prefixes)

@@ -68,7 +68,7 @@ class PrefixCache:
             A cache of `transformers`, which may be written to; None where nothing was read before. And how many tokens
             are in it: less than all, since the last one has to be asked what follows it, and no picture in part.
         """
-        shared = [_shared(keys, entry.keys) for entry in self._entries]
+        shared = [shared_prefix(keys, entry.keys) for entry in self._entries]
         length = max(shared, default=0)
         if length == 0:
             return None, 0
@@ -95,7 +95,8 @@ class PrefixCache:
         self._entries = [_Entry(told, layers), *others][: self._kept]
 
 
-def _shared(keys: Sequence[Key], before: Sequence[Key]) -> int:
+def shared_prefix(keys: Sequence[Key], before: Sequence[Key]) -> int:
+    """How much of a conversation was read before: less than all of it, and no look in part."""
     most = min(len(keys) - 1, len(before))
     length = next((place for place in range(most) if keys[place] != before[place]), most)
     while length and _inside(keys[length]):
