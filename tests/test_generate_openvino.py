@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from nunbit.errors import UnsupportedModel
+from nunbit.errors import UnsupportedModel, UsageError
 from nunbit.generate import GenerationConfig, Generator
 from nunbit.generate.decoding import CausalDecoding, Decoding
-from nunbit.generate.openvino_decoding import OpenVinoDecoding, OpenVinoEngine
+from nunbit.generate.openvino_decoding import OpenVinoDecoding, OpenVinoEngine, choose_engine
 from nunbit.vlm.conversation import PICTURE, Turn
 from nunbit.vlm.model import VisionLanguageModel
 from tiny_vlm import make_lively_vlm, picture, question
@@ -97,3 +97,16 @@ def test_another_architecture_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match="kind opt") as caught:
         OpenVinoEngine(model.language_model)
     assert "torch" in caught.value.hint
+
+
+def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    llama, opt = (make_lively_vlm(name).language_model for name in ("llava", "blip2-opt"))
+    assert choose_engine(llama) is None  # tests run with $NUNBIT_ENGINE=torch
+    assert choose_engine(llama, "auto") is not None
+    assert choose_engine(opt, "auto") is None
+    with pytest.raises(UnsupportedModel):
+        choose_engine(opt, "openvino")
+    with pytest.raises(UsageError, match="onnxruntime computes no language models"):
+        choose_engine(llama, "onnxruntime")
+    monkeypatch.setenv("NUNBIT_ENGINE", "openvino-fp32")
+    assert choose_engine(llama) is not None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nunbit.chat.messages import Message, split
 from nunbit.generate import GenerationConfig, Generator
+from nunbit.generate.openvino_decoding import choose_engine
 from nunbit.vlm.folder import CONFIG, read_vlm
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ class LocalTalker:
     Args:
         name: What it was opened as.
         model: Answers.
+        engine: What computes its language model, as `nunbit.generate.openvino_decoding.choose_engine` takes it.
     """
 
-    def __init__(self, name: str, model: VisionLanguageModel) -> None:
+    def __init__(self, name: str, model: VisionLanguageModel, engine: str | None = None) -> None:
         self.name = name
-        self._generator = Generator(model)
+        self._generator = Generator(model, engine=choose_engine(model.language_model, engine))
 
     def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Iterator[str]:
         """As `Talker.talk`."""
@@ -37,10 +39,11 @@ def is_local(spec: str) -> bool:
     return (Path(spec) / CONFIG).is_file()
 
 
-def open_local(spec: str) -> LocalTalker:
+def open_local(spec: str, engine: str | None = None) -> LocalTalker:
     """Open a model folder of this project.
 
     Raises:
         ModelError: Its files are not what they should be.
+        UsageError: There is no such engine.
     """
-    return LocalTalker(spec, read_vlm(Path(spec)))
+    return LocalTalker(spec, read_vlm(Path(spec)), engine)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nunbit.chat.messages import Talker
 
 
-def open_talker(spec: str, *, key_variable: str | None = None) -> Talker:
+def open_talker(spec: str, *, key_variable: str | None = None, engine: str | None = None) -> Talker:
     """Open a vision-language model.
 
     Args:
@@ -21,6 +21,8 @@ def open_talker(spec: str, *, key_variable: str | None = None) -> Talker:
             * a folder of `transformers`, of any model that takes pictures and texts, with safetensors;
             * an OpenAI-compatible endpoint with a model's name: ``https://api.example.com/v1#model``.
         key_variable: The environment variable that holds the key of an endpoint; None: no key is sent.
+        engine: What computes the language model of this project's folders: ``torch``, ``openvino-fp32``,
+            ``openvino-bf16``; None: what ``$NUNBIT_ENGINE`` says, or the quickest that knows it.
 
     Raises:
         ModelNotFound: Nothing by that name.
@@ -35,7 +37,7 @@ def open_talker(spec: str, *, key_variable: str | None = None) -> Talker:
     if is_endpoint(spec):
         return RemoteTalker(spec, key_variable=key_variable)
     if is_local(spec):
-        return open_local(spec)
+        return open_local(spec, engine)
     if (Path(spec) / "config.json").is_file():
         return open_transformers(spec)
     hint = "a model folder, or an endpoint with a model's name: https://api.example.com/v1#model"

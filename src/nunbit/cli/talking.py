@@ -29,6 +29,7 @@ _OPTIONS = (
         metavar="[HOST=]NAME",
         help="Environment variable with the key of an endpoint; for several hosts, one for each.",
     ),
+    click.option("--engine", metavar="NAME", help="For nunbit's folders: torch, openvino-fp32, openvino-bf16."),
     click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Of an answer."),
     click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0: the likeliest."),
     click.option(
@@ -44,6 +45,7 @@ class TalkOptions:
     """The shared options, under the names that click gives them."""
 
     keys: tuple[str, ...]
+    engine: str | None
     max_new_tokens: int
     temperature: float
     top_p: float
@@ -71,7 +73,7 @@ class TalkOptions:
         from functools import partial
 
         variables = self._variables(models)
-        return [partial(_open, model, variables.get(host_of(model))) for model in models]
+        return [partial(_open, model, variables.get(host_of(model)), self.engine) for model in models]
 
     def _variables(self, models: Sequence[str]) -> dict[str, str]:
         """Host → the variable with its key; no key ever goes to a host that it was not given for."""
@@ -124,9 +126,9 @@ def host_of(model: str) -> str:
     return urlsplit(model).netloc if is_endpoint(model) else ""
 
 
-def _open(model: str, key_variable: str | None) -> Talker:
+def _open(model: str, key_variable: str | None, engine: str | None) -> Talker:
     from nunbit.chat import open_talker
 
     if not host_of(model):
         tell(f"loading {model}")
-    return open_talker(model, key_variable=key_variable)
+    return open_talker(model, key_variable=key_variable, engine=engine)
