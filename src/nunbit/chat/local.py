@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nunbit.chat.messages import Message, split
 from nunbit.generate import GenerationConfig, Generator
 from nunbit.generate.openvino_decoding import choose_engine
-from nunbit.vlm.folder import CONFIG, read_vlm
+from nunbit.vlm.folder import CONFIG
+from nunbit.vlm.loading import find_vlm, load_vlm
 
 if TYPE_CHECKING:
     from nunbit.vlm.model import VisionLanguageModel
@@ -36,7 +36,7 @@ class LocalTalker:
 
 def is_local(spec: str) -> bool:
     """Whether this is a model folder of this project."""
-    return (Path(spec) / CONFIG).is_file()
+    return (find_vlm(spec) / CONFIG).is_file()
 
 
 def open_local(spec: str, engine: str | None = None) -> LocalTalker:
@@ -46,4 +46,4 @@ def open_local(spec: str, engine: str | None = None) -> LocalTalker:
         ModelError: Its files are not what they should be.
         UsageError: There is no such engine.
     """
-    return LocalTalker(spec, read_vlm(Path(spec)), engine)
+    return LocalTalker(spec, load_vlm(spec), engine)

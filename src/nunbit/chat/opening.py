@@ -17,7 +17,7 @@ def open_talker(spec: str, *, key_variable: str | None = None, engine: str | Non
     Args:
         spec: One of
 
-            * a model folder of this project;
+            * ``"starter"``, the model that this package carries, or a model folder of this project;
             * a folder of `transformers`, of any model that takes pictures and texts, with safetensors;
             * an OpenAI-compatible endpoint with a model's name: ``https://api.example.com/v1#model``.
         key_variable: The environment variable that holds the key of an endpoint; None: no key is sent.

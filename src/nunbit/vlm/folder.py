@@ -52,7 +52,9 @@ class VlmDescription:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_vlm(folder: Path, model: VisionLanguageModel, described: VlmDescription, *, card: str = "") -> None:
+def write_vlm(
+    folder: Path, model: VisionLanguageModel, described: VlmDescription, *, card: str = "", half: bool = False
+) -> None:
     """Write a model folder.
 
     Args:
@@ -60,11 +62,13 @@ def write_vlm(folder: Path, model: VisionLanguageModel, described: VlmDescriptio
         model: With corrections, where ``described.lora`` says so.
         described: What it is.
         card: ``README.md``.
+        half: Keep tensors in 16 bits (float16).
     """
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.cpu().contiguous() for name, value in _stored(model, described).items()}
+    stored = _stored(model, described)
+    tensors = {name: (value.half() if half else value).cpu().contiguous() for name, value in stored.items()}
     replace_file(folder / WEIGHTS, lambda file: file.write(save(tensors)))
     if described.language_model is None:
         tokenizer: Any = model.language_model.tokenizer
