@@ -6,7 +6,6 @@ import http.client
 import io
 import json
 import socket
-import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import openai
 import pytest
 from PIL import Image
 
+from fake_talker import FakeTalker
 from nunbit.chat import Message, Talker, open_talker
 from nunbit.errors import EndpointError
 from nunbit.generate import GenerationConfig
@@ -172,32 +172,6 @@ def test_a_server_without_such_a_model_says_how_to_get_one(tmp_path: Path) -> No
         assert len(client("GET", "/v1/models").json["data"]) == 1
 
 
-class Slow:
-    """Says a word whenever it is allowed one, and notes what happens to it."""
-
-    name = "/models/slow"
-
-    def __init__(self) -> None:
-        self.allowed = threading.Semaphore(0)
-        self.asked: list[str] = []
-        self.ended: list[str] = []
-        self.at_once = self.most_at_once = 0
-
-    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Generator[str, None, bool]:
-        words = str(messages[-1].parts[0])
-        self.asked.append(words)
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            for number in range(config.max_new_tokens):
-                assert self.allowed.acquire(timeout=20)
-                yield f"{words}{number} "
-        finally:
-            self.at_once -= 1
-            self.ended.append(words)
-        return True
-
-
 def ask(words: str, **more: Any) -> dict[str, Any]:
     return {"messages": [user(text(words))], "max_tokens": 3, **more}
 
@@ -210,7 +184,7 @@ def answer_of(client: Client, body: Any) -> str:
 
 
 def test_two_clients_are_answered_one_after_the_other(tmp_path: Path) -> None:
-    slow = Slow()
+    slow = FakeTalker()
     with serving(Settings(tmp_path / "x.nunbit", port=0), talker=slow) as client, ThreadPoolExecutor(2) as threads:
         answers = [threads.submit(answer_of, client, ask(words)) for words in "ab"]
         wait_until(lambda: metric(client, "nunbit_chat_waiting") == 2)
@@ -221,7 +195,7 @@ def test_two_clients_are_answered_one_after_the_other(tmp_path: Path) -> None:
 
 
 def test_too_many_who_wait_are_sent_away(tmp_path: Path) -> None:
-    slow = Slow()
+    slow = FakeTalker()
     settings = Settings(tmp_path / "x.nunbit", port=0, limits=Limits(chat_waiting=1))
     with serving(settings, talker=slow) as client, ThreadPoolExecutor(2) as threads:
         answers = [threads.submit(answer_of, client, ask("a")) for _ in range(2)]
@@ -234,7 +208,7 @@ def test_too_many_who_wait_are_sent_away(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_stops_its_answer(tmp_path: Path, stream: bool) -> None:
-    slow = Slow()
+    slow = FakeTalker()
     with serving(Settings(tmp_path / "x.nunbit", port=0), talker=slow) as client:
         leaving, waiting = (begin(client, ask(words, max_tokens=999, stream=stream)) for words in ("a", "b"))
         wait_until(lambda: metric(client, "nunbit_chat_waiting") == 2)
@@ -261,14 +235,15 @@ def begin(client: Client, body: Any) -> http.client.HTTPConnection:
 
 
 def test_a_streamed_answer_may_take_long_as_long_as_it_goes_on(tmp_path: Path) -> None:
-    slow = Slow()
+    slow = FakeTalker()
     settings = Settings(tmp_path / "x.nunbit", port=0, limits=Limits(seconds=1.0))
     with serving(settings, talker=slow) as client:
-        chunks = iter(speak(client).chat.completions.create(model="slow", **ask("a", stream=True, max_tokens=5)))
-        for _ in range(5):
-            slow.allowed.release()
+        slow.allowed.release()
+        chunks = iter(speak(client).chat.completions.create(model="fake", **ask("a", stream=True, max_tokens=5)))
+        for _ in range(4):
             next(chunks)
             time.sleep(0.5)
+            slow.allowed.release()
         assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
         assert client("POST", CHAT, ask("b")).status == 504
         slow.allowed.release(9)
