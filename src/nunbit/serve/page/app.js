@@ -1492,7 +1492,7 @@ const talk = {
       event.preventDefault();
       if (!this.running && input.value.trim()) this.ask(input.value.trim());
     });
-    return h('section', { class: 'talk' }, h('h3', { t: 'talkTitle' }), h('ol', { role: 'log', label: 'talkLog', tabindex: 0, hidden: true }), form);
+    return h('section', { class: 'talk' }, h('h3', { t: 'talkTitle' }), h('div', { class: 'log', role: 'log', label: 'talkLog', tabindex: 0, hidden: true }), form);
   },
 
   end() {
@@ -1506,10 +1506,10 @@ const talk = {
     const running = new AbortController();
     this.running = running;
     this.setBusy(node, true);
-    const [input, log] = [node.querySelector('input'), node.querySelector('ol')];
+    const [input, log] = [node.querySelector('input'), node.querySelector('.log')];
     const said = h('span', {});
-    const line = h('li', { class: 'answer', 'aria-busy': 'true' }, h('span', { class: 'hush', t: 'talkAnswer' }), said);
-    log.append(h('li', { class: 'question' }, h('span', { class: 'hush', t: 'talkYou' }), h('span', {}, words)), line);
+    const line = h('div', { class: 'answer', 'aria-busy': 'true' }, h('span', { class: 'hush', t: 'talkAnswer' }), said);
+    log.append(h('div', { class: 'question' }, h('span', { class: 'hush', t: 'talkYou' }), h('span', {}, words)), line);
     input.value = '';
     const end = await this.hear(item, [...messages, { role: 'user', content: words }], running.signal, said).catch((error) => error);
     if (end instanceof Error && !isAbort(end) && !(end instanceof ServerError)) throw end;
@@ -1536,7 +1536,7 @@ const talk = {
     const asked = [{ type: 'image_url', image_url: { url: await this.picture(item, signal) } }, { type: 'text', text: first.content }];
     const body = { messages: [{ role: 'user', content: asked }, ...others], stream: true };
     const answer = await call('POST', '/v1/chat/completions', { body, signal, unread: true });
-    const log = said.closest('ol');
+    const log = said.closest('.log');
     for await (const { delta, finish_reason: reason } of events(answer)) {
       const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
       if (delta.content) said.append(delta.content);
@@ -1555,7 +1555,7 @@ const talk = {
     const [send, stop] = node.querySelectorAll('form button');
     Object.assign(send, { hidden: busy });
     Object.assign(stop, { hidden: !busy });
-    node.querySelector('ol').hidden = false;
+    node.querySelector('.log').hidden = false;
   },
 };
 
