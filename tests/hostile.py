@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from bad_pictures import encoded, png_chunk
+from fake_talker import FakeTalker
 from index_fakes import make_encoder, picture
 from nunbit.index import Index
 from nunbit.serve.settings import Limits, Settings
@@ -95,7 +96,7 @@ def watched(folder: Path, limits: Limits, **settings: Any) -> Iterator[Watched]:
     with Index.open(folder / "x.nunbit", make_encoder()) as index:
         index.add([folder / "album"])
     given = Settings(folder / "x.nunbit", root=folder / "album", port=0, limits=limits, **settings)
-    with serving(given) as client, _no_errors_logged():
+    with serving(given, talker=FakeTalker(allowed=1 << 30)) as client, _no_errors_logged():
         yield Watched(client.address, (str(folder), str(folder.resolve())))
 
 

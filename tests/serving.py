@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from index_fakes import FakeTowers, make_encoder
+from nunbit.chat import Talker
 from nunbit.serve.server import make_server
 from nunbit.serve.settings import Settings
 
@@ -54,8 +55,8 @@ class Client:
 
 
 @contextmanager
-def serving(settings: Settings, towers: FakeTowers | None = None) -> Iterator[Client]:
-    server = make_server(settings, make_encoder(towers=towers), log=lambda line: None)
+def serving(settings: Settings, towers: FakeTowers | None = None, talker: Talker | None = None) -> Iterator[Client]:
+    server = make_server(settings, make_encoder(towers=towers), log=lambda line: None, talker=talker)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     end = time.monotonic() + 20

@@ -38,6 +38,8 @@ def folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "products" / label).mkdir(parents=True)
         shutil.copy(photos / name, folder / "products" / label)
     (folder / "labels.csv").write_text("image,label\nphoto.jpg,cat\nquery.jpg,커피\n", encoding="utf-8")
+    turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "a cat"}]
+    (folder / "conversations.jsonl").write_text(json.dumps({"image": "photo.jpg", "conversations": turns}))
     for made in (
         ("labels", "build", "labels.txt", "--into", "nouns.labels"),
         ("adapt", "fit", "products", "--into", "products.head"),

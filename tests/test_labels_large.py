@@ -163,10 +163,16 @@ def test_killed_builds_end_like_one_that_was_not(tmp_path: Path) -> None:
     count = EXACT_ROWS + 500
     file.write_text("\n".join(f"c{number % 90} {number}" for number in range(count)))
     assert run_builder(file, tmp_path / "whole", None) == count
-    for _ in range(KILLS):
-        run_builder(file, tmp_path / "killed", lambda: rng.uniform(0.1, 0.8))
-    done = len(list((tmp_path / "killed" / "building").glob("shard-*.npz")))
-    assert done > 0 or (tmp_path / "killed" / "labels.json").exists(), "no kill came after the first shard"
+    killed, patience, done = tmp_path / "killed", 1.0, 0
+    for number in range(3 * KILLS):
+        run_builder(file, killed, lambda patience=patience: patience * rng.uniform(0.1, 0.8))  # type: ignore[misc]
+        done = len(list((killed / "building").glob("shard-*.npz")))
+        if done or (killed / "labels.json").exists():
+            if number >= KILLS - 1:
+                break
+        else:
+            patience *= 1.3  # a busy machine
+    assert done > 0 or (killed / "labels.json").exists(), "no kill came after the first shard"
     embedded = run_builder(file, tmp_path / "killed", None)
     assert embedded is not None and embedded <= count - done * 500
     if embedded < count and content(tmp_path / "killed") != content(tmp_path / "whole"):

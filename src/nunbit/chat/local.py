@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import abc
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nunbit.chat.messages import Message, split
@@ -28,10 +29,10 @@ class LocalTalker:
         self.name = name
         self._generator = Generator(model, engine=choose_engine(model.language_model, engine))
 
-    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Iterator[str]:
+    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> abc.Generator[str, None, bool]:
         """As `Talker.talk`."""
         turns, images = split(messages)
-        yield from self._generator.stream(self._generator.reader.read(turns, images, answer=True), config)
+        return (yield from self._generator.stream(self._generator.reader.read(turns, images, answer=True), config))
 
 
 def is_local(spec: str) -> bool:

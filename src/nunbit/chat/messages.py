@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,7 +33,7 @@ class Talker(Protocol):
     name: str
     """What it was opened as."""
 
-    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Iterator[str]:
+    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Generator[str, None, bool]:
         """Answer.
 
         Args:
@@ -42,6 +42,9 @@ class Talker(Protocol):
 
         Yields:
             Pieces of the answer.
+
+        Returns:
+            Whether it was cut after ``max_new_tokens``.
 
         Raises:
             UsageError: Another order of messages, or more of them than can be read.

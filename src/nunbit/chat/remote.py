@@ -13,7 +13,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,7 +58,7 @@ class RemoteTalker:
         self._key_variable, self._seconds = key_variable, seconds
         self._opener = urllib.request.build_opener(_NoRedirect)
 
-    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Iterator[str]:
+    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Generator[str, None, bool]:
         """As `Talker.talk`."""
         split(messages)
         body = {
@@ -73,7 +73,7 @@ class RemoteTalker:
         if config.stop:
             body["stop"] = list(config.stop)
         with closing(self._post(body)) as answer:
-            yield from self._read(answer)
+            return (yield from self._read(answer))
 
     def _post(self, body: dict[str, Any]) -> Any:
         try:
@@ -126,24 +126,26 @@ class RemoteTalker:
             f"{self._base} cannot be reached: {what}", hint="is the server running, and the URL right?"
         )
 
-    def _read(self, answer: Any) -> Iterator[str]:
+    def _read(self, answer: Any) -> Generator[str, None, bool]:
         """Pieces of the answer: of a stream of events, or of one body where the endpoint has no streams."""
+        reason = ""
         try:
             if answer.headers.get_content_type() != "text/event-stream":
-                yield from self._words(answer.read())
-                return
-            ended = False
+                content = answer.read()
+                yield from self._words(content)
+                return _reason(content) == "length"
             for line in answer:
                 content = line.removeprefix(b"data:").strip()
                 if content == b"[DONE]":
-                    return
+                    return reason == "length"
                 if line.startswith(b"data:") and content:
                     yield from self._words(content)
-                    ended = ended or _is_last(content)
+                    reason = reason or _reason(content)
         except _ERRORS as error:
             raise self._silence(error) from None
-        if not ended:
+        if not reason:
             raise EndpointError(f"{self._base} broke off in the middle of an answer", hint="try again")
+        return reason == "length"
 
     def _words(self, content: bytes) -> Iterator[str]:
         try:
@@ -171,9 +173,10 @@ def is_endpoint(spec: str) -> bool:
     return spec[:8].lower().startswith(("http://", "https://"))
 
 
-def _is_last(content: bytes) -> bool:
-    """Whether an event says that the answer ends; not every endpoint says ``[DONE]`` as well."""
-    return any(choice.get("finish_reason") for choice in json.loads(content).get("choices") or [])
+def _reason(content: bytes) -> str:
+    """Why an answer ends, where an event says that it does; not every endpoint says ``[DONE]`` as well."""
+    reasons = [choice.get("finish_reason") for choice in json.loads(content).get("choices") or []]
+    return next((str(reason) for reason in reasons if reason), "")
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -47,7 +47,7 @@ class TransformersTalker:
         self.name = name
         self._model, self._processor = model, processor
 
-    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Iterator[str]:
+    def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Generator[str, None, bool]:
         """As `Talker.talk`."""
         split(messages)
         plain = [{"role": message.role, "content": [_plain(part) for part in message.parts]} for message in messages]
@@ -70,8 +70,10 @@ class TransformersTalker:
                     yield piece
                 if answer.done:
                     break
+            cut = not answer.done
             if piece := answer.finish():
                 yield piece
+            return cut
         finally:  # also when whoever reads stops reading
             tokens.enough = True
             worker.join()

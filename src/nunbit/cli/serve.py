@@ -14,6 +14,7 @@ from nunbit.cli.arguments import engine_option, tell
 from nunbit.errors import StoreNotFound, UsageError
 
 if TYPE_CHECKING:
+    from nunbit.chat import Talker
     from nunbit.serve.server import Server
     from nunbit.serve.settings import Settings
 
@@ -31,6 +32,7 @@ class Request:
     keys: Path | None
     label_sets: tuple[Path, ...]
     model: str | None
+    chat: str | None
     engine: str | None
     limits: tuple[str, ...]
     allow: tuple[str, ...]
@@ -73,6 +75,7 @@ def _show_limits(context: click.Context, _: click.Parameter, values: tuple[str, 
 @click.option("--keys", type=click.Path(dir_okay=False, path_type=Path), help="File of keys, by default in the index.")
 @click.option("--labels", "label_sets", multiple=True, type=_WITHIN, help="Label set or head to offer; repeatable.")
 @click.option("--model", help="For an index that does not exist yet; otherwise it knows its own.")
+@click.option("--chat", metavar="MODEL", help="Answers questions about pictures: a model folder, or URL#MODEL.")
 @engine_option
 @click.option(
     "--limit",
@@ -92,6 +95,7 @@ def command(**options: Any) -> None:
     Examples:
       nunbit serve --in photos.nunbit
       nunbit serve --in photos.nunbit --root photos/ --port 8080
+      nunbit serve --in photos.nunbit --chat my-vlm
       nunbit serve --in photos.nunbit --limit rate=50 --limit pixels=20000000
     """
     _need_packages()
@@ -111,10 +115,19 @@ def _run(request: Request) -> None:
         raise StoreNotFound(f"there is no index at {settings.index}", hint=hint)
     if request.model not in (None, model):
         raise UsageError(f"the index was made with {model!r}, not with {request.model!r}", hint="leave --model out")
-    server = make_server(settings, load(model, engine=request.engine, tell=tell))
+    encoder = load(model, engine=request.engine, tell=tell)
+    server = make_server(settings, encoder, talker=_talker(request.chat))
     configure_logging()
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when it has stopped
         asyncio.run(_serve(server))
+
+
+def _talker(spec: str | None) -> Talker | None:
+    if spec is None:
+        return None
+    from nunbit.chat import open_talker
+
+    return open_talker(spec)
 
 
 async def _serve(server: Server) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import abc
+from collections.abc import Sequence
 
 from nunbit.generate.answer_text import AnswerText, endings_of
 from nunbit.generate.config import GenerationConfig
@@ -43,7 +44,7 @@ class Generator:
         self.model, self.reader, self._engine = model, reader or SampleReader(model), engine
         self._prefixes = PrefixCache(kept) if kept and not model.language_model.is_encoder_decoder else None
 
-    def stream(self, sample: Sample, config: GenerationConfig) -> Iterator[str]:
+    def stream(self, sample: Sample, config: GenerationConfig) -> abc.Generator[str, None, bool]:
         """Answer one question.
 
         Args:
@@ -54,10 +55,18 @@ class Generator:
             Pieces of the answer, none of them empty, as soon as they are certain: no character comes in parts, and
             nothing of what ends the answer comes at all.
 
+        Returns:
+            Whether the answer was cut, after ``max_new_tokens`` or where the model reads no further.
+
         Raises:
             UsageError: The conversation is longer than the model can read.
         """
-        for (piece,) in self._run([sample], config, self._prefixes):
+        pieces = self._run([sample], config, self._prefixes)
+        while True:
+            try:
+                (piece,) = next(pieces)
+            except StopIteration as end:
+                return bool(end.value[0])
             if piece:
                 yield piece
 
@@ -78,8 +87,8 @@ class Generator:
 
     def _run(
         self, samples: Sequence[Sample], config: GenerationConfig, prefixes: PrefixCache | None
-    ) -> Iterator[list[str]]:
-        """A piece of each answer at every step, many of them empty."""
+    ) -> abc.Generator[list[str], None, list[bool]]:
+        """A piece of each answer at every step, many of them empty; at the end, which answers were cut."""
         tokenizer = self.reader.tokenizer
         endings = endings_of(self.model.config.chat, tokenizer, config.stop)
         texts = [AnswerText(tokenizer, endings) for _ in samples]
@@ -96,7 +105,9 @@ class Generator:
                 logits = decoding.next(tokens)
         finally:  # also when whoever reads a stream stops reading
             decoding.close()
+        cut = [not text.done for text in texts]
         yield [text.finish() for text in texts]
+        return cut
 
     def _decoding(self, samples: Sequence[Sample], prefixes: PrefixCache | None) -> Decoding:
         if self.model.language_model.is_encoder_decoder:

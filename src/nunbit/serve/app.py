@@ -15,18 +15,19 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from nunbit.errors import NunbitError
-from nunbit.serve import schemas
+from nunbit.serve import chat_schemas, schemas
 from nunbit.serve.access import Access
 from nunbit.serve.gate import AsgiApp, Gate
 from nunbit.serve.keys import KeyFile
 from nunbit.serve.problems import Problem, problem_of
 from nunbit.serve.requests import invalid
-from nunbit.serve.routes import embeddings, indexing, items, labels, page, recognize, search, status
+from nunbit.serve.routes import chat, embeddings, indexing, items, labels, page, recognize, search, status
 from nunbit.serve.service import Service
 from nunbit.serve.settings import is_loopback
 
 _log = logging.getLogger("nunbit")
 _BODIES: tuple[Any, ...] = (
+    chat_schemas.ChatRequest,
     schemas.EmbeddingsRequest,
     schemas.IndexingRequest,
     schemas.ItemChange,
@@ -63,7 +64,7 @@ def create_app(service: Service, log: Callable[[str], object] | None = None) -> 
     app.state.service = service
     keys = KeyFile(settings.keys_file)
     app.state.access = Access(keys, settings.limits, open_to_all=is_loopback(settings.host))
-    for part in (embeddings, recognize, search, items, labels, indexing, status, page):
+    for part in (embeddings, chat, recognize, search, items, labels, indexing, status, page):
         app.include_router(part.router)
     app.add_exception_handler(Problem, _answer)
     app.add_exception_handler(NunbitError, _answer)

@@ -205,7 +205,8 @@ class Gate:
         work = asyncio.ensure_future(self._app(scope, replay, answer))
         watcher = asyncio.ensure_future(watch())
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(self._limits.seconds) as limit:
+                answer.on_piece = lambda: self._renew(limit)
                 await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
                 if not work.done() and not answer.complete:
                     raise _Left
@@ -215,6 +216,11 @@ class Gate:
             if not work.done():
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
+
+    def _renew(self, limit: asyncio.Timeout) -> None:
+        """A part of an answer was sent: the next one has as long."""
+        if not limit.expired():
+            limit.reschedule(asyncio.get_running_loop().time() + self._limits.seconds)
 
     def _note(self, scope: MutableMapping[str, Any], answer: _Answer, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "") or "(none)"
@@ -241,6 +247,7 @@ class _Answer:
         self.request_id = request_id
         self.status = 0
         self.complete = False
+        self.on_piece: Callable[[], None] = lambda: None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -253,6 +260,8 @@ class _Answer:
             ]
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
+            if not self.complete:
+                self.on_piece()
         await self._send(message)
 
     async def problem(self, problem: Problem) -> None:

@@ -21,6 +21,7 @@ class Metrics:
         self.open = Gauge("nunbit_open_requests", "Requests being received or answered.", registry=self._registry)
         self.held_bytes = Gauge("nunbit_held_bytes", "Bodies of open requests.", registry=self._registry)
         self.waiting = Gauge("nunbit_waiting", "Pictures and texts waiting or being encoded.", registry=self._registry)
+        self.chat = Gauge("nunbit_chat_waiting", "Questions waiting or being answered.", registry=self._registry)
         self.items = Gauge("nunbit_items", "Pictures in the collection.", registry=self._registry)
         self.batch_size = Histogram(
             "nunbit_batch_size",

@@ -350,19 +350,19 @@ class Deleted(BaseModel):
 
 
 class ModelBody(BaseModel):
-    """The encoder."""
+    """The encoder, or what answers questions: of that the numbers are null."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "nunbit"
-    embedding_size: int
-    engine: str
-    fingerprint: str
+    embedding_size: int | None = None
+    engine: str | None = None
+    fingerprint: str | None = None
 
 
 class Models(BaseModel):
-    """The one model that runs."""
+    """What runs: the encoder first."""
 
     object: Literal["list"] = "list"
     data: list[ModelBody]

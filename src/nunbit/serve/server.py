@@ -22,6 +22,7 @@ from nunbit.serve.service import Service
 from nunbit.serve.settings import Limits, Settings, is_loopback
 
 if TYPE_CHECKING:
+    from nunbit.chat import Talker
     from nunbit.encode import Encoder
 
 _IDLE_SECONDS = 15
@@ -41,13 +42,20 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def make_server(settings: Settings, encoder: Encoder, log: Callable[[str], object] | None = None) -> Server:
+def make_server(
+    settings: Settings,
+    encoder: Encoder,
+    log: Callable[[str], object] | None = None,
+    *,
+    talker: Talker | None = None,
+) -> Server:
     """A server that is not running yet.
 
     Args:
         settings: As given.
         encoder: The index's.
         log: As `create_app` takes it.
+        talker: Answers questions, where that is wanted.
 
     Raises:
         UsageError: It would listen where others can reach it, and there is no key.
@@ -59,7 +67,7 @@ def make_server(settings: Settings, encoder: Encoder, log: Callable[[str], objec
             f"{settings.host} can be reached from other machines, and there is no API key",
             hint=f"nunbit keys add NAME --in {settings.index}",
         )
-    service = Service(settings, encoder)
+    service = Service(settings, encoder, talker)
     config = uvicorn.Config(
         create_app(service, log),
         host=settings.host,

@@ -25,6 +25,7 @@ from nunbit.images import open_image
 from nunbit.index import Index
 from nunbit.recognition import Labels
 from nunbit.serve.batching import Batcher, Pixels
+from nunbit.serve.chat import ChatQueue
 from nunbit.serve.collection import Collection
 from nunbit.serve.gate import Traffic
 from nunbit.serve.indexing import FolderIndexing
@@ -39,6 +40,7 @@ from nunbit.text.templates import get_templates
 from nunbit.types import Recognition
 
 if TYPE_CHECKING:
+    from nunbit.chat import Talker
     from nunbit.encode import Encoder
     from nunbit.head import Head
     from nunbit.images import ImageInfo
@@ -63,9 +65,10 @@ class Service:
     Args:
         settings: As given.
         encoder: The index's.
+        talker: Answers questions, where that is wanted.
     """
 
-    def __init__(self, settings: Settings, encoder: Encoder) -> None:
+    def __init__(self, settings: Settings, encoder: Encoder, talker: Talker | None = None) -> None:
         self.settings = settings
         self.encoder = encoder
         self.traffic = Traffic()
@@ -74,6 +77,7 @@ class Service:
         self.index = Index.open(settings.index, encoder)
         self.label_sets = LabelSets(settings.index, encoder, settings.label_sets)
         self.indexing = FolderIndexing(self.index, settings.root)
+        self.chat = None if talker is None else ChatQueue(talker, settings.limits)
         self.fetcher = Fetcher(settings.limits.body_bytes) if settings.fetch else None
         self.ready = False
         self.created = int(time.time())
@@ -115,6 +119,8 @@ class Service:
         if self._follower is not None:
             self._follower.cancel()
         await self.in_thread(self.indexing.cancel)
+        if self.chat is not None:
+            await self.chat.close()
         await self.batcher.close()
         await self.writer.close()
         self.thumbnails.close()

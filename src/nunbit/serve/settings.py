@@ -25,11 +25,15 @@ class Limits:
         pixels: Of one picture, width times height, judged by its header before it is decoded.
         batch: Pictures and texts of one request.
         waiting: Pictures and texts that wait to be encoded, of all requests; beyond, 429.
-        seconds: For a request to be received, and again for it to be answered.
+        seconds: For a request to be received, and again for it to be answered, or for each piece of a streamed answer.
         header_seconds: For the head of a request to arrive, after its connection or its first byte.
         connections: Open at a time; beyond, 503.
         rate: Requests a second of one key or, without keys, address; 0 for no limit.
         burst: Requests that may come at once before ``rate`` counts.
+        chat_waiting: Questions that wait for an answer, of all requests; beyond, 429.
+        chat_tokens: Of one answer.
+        chat_messages: Of one conversation.
+        chat_pictures: Of one conversation; together they may have ``pixels``.
     """
 
     body_bytes: int = 64 * MEGABYTE
@@ -42,6 +46,10 @@ class Limits:
     connections: int = 1024
     rate: float = 200.0
     burst: int = 1000
+    chat_waiting: int = 8
+    chat_tokens: int = 1024
+    chat_messages: int = 64
+    chat_pictures: int = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,8 @@ class StarterEye(nn.Module):
     @torch.no_grad()
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(K, 3, S, S) float32, normalized → (K, P, D)."""
+        if pixel_values.device.type == "meta":  # shapes alone are asked for
+            return pixel_values.new_empty(len(pixel_values), self.num_patches, self.hidden_size)
         tower, bridge = self._starter.picture_tower, self._starter.bridge
         pixels = pixel_values.cpu().float().contiguous(memory_format=torch.channels_last)
         middle = tower.blocks[:_MIDDLE_BLOCK](tower.stem(pixels))

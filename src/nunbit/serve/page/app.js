@@ -1,6 +1,6 @@
 'use strict';
 /* The page of `nunbit serve`. It calls the public API and nothing else. Sections, in order: strings, small tools,
-   preferences, server, signing in, paged lists, wall, query, regions, panel, uploads, label board, map, indexing,
+   preferences, server, signing in, paged lists, wall, query, regions, panel, asking, uploads, label board, map, indexing,
    dialogs and keys, address, start. */
 
 /* ---------------------------------------------------------------------------------------------------- strings ---- */
@@ -49,6 +49,8 @@ const STRINGS = {
     attributes: 'Attributes', noAttributes: 'None yet.', attributeKey: 'Name of the attribute', attributeValue: (k) => `Value of ${k}`,
     newValue: 'Value', addAttribute: 'Add', attributeOut: (k) => `Remove the attribute ${k}`, onlyThese: (k, v) => `Show only pictures with ${k}: ${v}`,
     saved: 'Saved.', neighbors: 'Most alike', labelsHere: 'Labels',
+    talkTitle: 'Ask about this picture', talkHint: 'What is it?', talkSend: 'Ask', talkLog: 'Questions and answers',
+    talkYou: 'You:', talkAnswer: 'Answer:', talkNothing: 'It had nothing to say.', talkCut: 'The answer was cut here.', talkStopped: 'Stopped.',
     gone: 'This picture is not there any more.',
     deleteTitle: 'Delete this picture?',
     deleteUpload: (name) => `${name} and its file are deleted. This cannot be undone.`,
@@ -131,6 +133,8 @@ const STRINGS = {
     attributes: '속성', noAttributes: '아직 없습니다.', attributeKey: '속성 이름', attributeValue: (k) => `${k} 값`,
     newValue: '값', addAttribute: '추가', attributeOut: (k) => `속성 ${k} 지우기`, onlyThese: (k, v) => `${k}: ${v} 사진만 보기`,
     saved: '저장했습니다.', neighbors: '가장 비슷한 사진', labelsHere: '분류',
+    talkTitle: '이 사진에 대해 물어보기', talkHint: '이것은 뭐야?', talkSend: '묻기', talkLog: '질문과 답',
+    talkYou: '나:', talkAnswer: '답:', talkNothing: '할 말이 없다고 합니다.', talkCut: '답이 길어서 여기서 잘렸습니다.', talkStopped: '멈췄습니다.',
     gone: '이 사진은 더 이상 없습니다.',
     deleteTitle: '이 사진을 삭제할까요?',
     deleteUpload: (name) => `${name} 사진과 파일을 삭제합니다. 되돌릴 수 없습니다.`,
@@ -416,7 +420,7 @@ function abortable(promise, signal) {
   });
 }
 
-async function once(method, path, { body, signal, headers } = {}) {
+async function once(method, path, { body, signal, headers, unread = false } = {}) {
   const isForm = body instanceof FormData;
   let answer;
   try {
@@ -424,6 +428,7 @@ async function once(method, path, { body, signal, headers } = {}) {
       method, signal, headers: { ...(body && !isForm ? { 'content-type': 'application/json' } : {}), ...headers },
       body: body && !isForm ? JSON.stringify(body) : body,
     });
+    if (unread && answer.ok) return answer;
     const content = answer.status === 204 ? null : await answer.json().catch((error) => { if (isAbort(error) || answer.ok) throw error; });
     if (answer.ok) return content;
     throw new ServerError(answer.status, content?.error, Number(answer.headers.get('retry-after')) || 0, answer.headers.get('x-request-id') ?? '');
@@ -442,7 +447,8 @@ async function isReachable() {
 
 /**
  * Ask the server, patiently: waits while it cannot be reached, comes again when it is busy, and asks for a key when one
- * is needed. Every request of the API may be repeated, since pictures are known by their content.
+ * is needed. Every request of the API may be repeated, since pictures are known by their content. With `unread` the
+ * answer is for others to read.
  * @throws {ServerError} anything else
  */
 async function call(method, path, options = {}) {
@@ -478,7 +484,7 @@ async function attempt(run) {
 /* ------------------------------------------------------------------------------------------------- signing in ---- */
 
 const session = {
-  scope: null, keysNeeded: false, wasIn: false, asking: null, done: null,
+  scope: null, chat: false, keysNeeded: false, wasIn: false, asking: null, done: null,
 
   get canWrite() { return this.scope === 'write' || this.scope === 'admin'; },
   get isAdmin() { return this.scope === 'admin'; },
@@ -486,6 +492,7 @@ const session = {
   async load() {
     const body = await call('GET', '/v1/session');
     this.keysNeeded = body.keys_needed;
+    this.chat = body.chat;
     this.scope = body.scope;
     if (!this.scope) { await this.needed(); return; }
     this.wasIn = true;
@@ -516,7 +523,7 @@ const session = {
     try {
       await once('POST', '/v1/session', { headers: { authorization: `Bearer ${key}` } });
       const body = await once('GET', '/v1/session');
-      Object.assign(this, { scope: body.scope, keysNeeded: body.keys_needed, wasIn: true, asking: null });
+      Object.assign(this, { scope: body.scope, chat: body.chat, keysNeeded: body.keys_needed, wasIn: true, asking: null });
     } catch (error) {
       if (!(error instanceof ServerError)) throw error;
       $('sign-in-problem').textContent = error.status === 401 ? t('keyWrong') : `${error.title} ${error.message}`;
@@ -1287,6 +1294,7 @@ const panel = {
     $('panel').replaceChildren();
     document.body.classList.remove('has-panel');
     Object.assign(this, { item: null, picker: null });
+    talk.end();
     this.modal();
     wall.render();
     if (remember) writeAddress({ push: true });
@@ -1350,7 +1358,7 @@ const panel = {
 
   body() {
     const { item } = this;
-    return [this.preview(), this.actions(), ...(item.name === undefined ? [] : [this.facts(), this.attributes()])];
+    return [this.preview(), this.actions(), ...(item.name === undefined ? [] : [...talk.section(item), this.facts(), this.attributes()])];
   },
 
   preview() {
@@ -1455,6 +1463,122 @@ const panel = {
     if (others.length) fillSection('panel-neighbors', item.id, 'neighbors', h('ul', { class: 'neighbors' }, ...others.map(neighborTile)));
   },
 };
+
+/* ----------------------------------------------------------------------------------------------------- asking ---- */
+
+const ASKED_SIZE = 1280;  // what a model is shown, in pixels of the longer side
+
+/** A conversation about the picture in the panel. Another picture begins another one. */
+const talk = {
+  item: null, node: null, messages: [], running: null,
+
+  /** What the panel shows: nothing where nobody answers; the same as before for the same picture. */
+  section(item) {
+    if (!session.chat) return [];
+    if (this.item?.id !== item.id) {
+      this.end();
+      this.node = this.build();
+    }
+    this.item = item;
+    return [this.node];
+  },
+
+  build() {
+    const input = h('input', { type: 'text', label: 'talkTitle', 'data-t-placeholder': 'talkHint', placeholder: t('talkHint'), maxlength: 1000, autocomplete: 'off', required: true });
+    const send = h('button', { class: 'primary', t: 'talkSend' });
+    const stop = h('button', { type: 'button', t: 'stop', hidden: true, onclick: () => { input.focus(); this.running?.abort(); } });
+    const form = h('form', {}, input, send, stop);
+    form.addEventListener('submit', (event) => {
+      event.preventDefault();
+      if (!this.running && input.value.trim()) this.ask(input.value.trim());
+    });
+    return h('section', { class: 'talk' }, h('h3', { t: 'talkTitle' }), h('div', { class: 'log', role: 'log', label: 'talkLog', tabindex: 0, hidden: true }), form);
+  },
+
+  end() {
+    this.running?.abort();
+    Object.assign(this, { item: null, node: null, messages: [], running: null });
+  },
+
+  /** Ask; what was said when it is stopped or fails counts as the answer. */
+  async ask(words) {
+    const { item, node, messages } = this;
+    const running = new AbortController();
+    this.running = running;
+    this.setBusy(node, true);
+    const [input, log] = [node.querySelector('input'), node.querySelector('.log')];
+    const said = h('span', {});
+    const line = h('div', { class: 'answer', 'aria-busy': 'true' }, h('span', { class: 'hush', t: 'talkAnswer' }), said);
+    log.append(h('div', { class: 'question' }, h('span', { class: 'hush', t: 'talkYou' }), h('span', {}, words)), line);
+    input.value = '';
+    const end = await this.hear(item, [...messages, { role: 'user', content: words }], running.signal, said).catch((error) => error);
+    if (end instanceof Error && !isAbort(end) && !(end instanceof ServerError)) throw end;
+    if (said.textContent) messages.push({ role: 'user', content: words }, { role: 'assistant', content: said.textContent });
+    else if (end instanceof ServerError && !input.value) input.value = words;
+    line.append(...this.note(end, said.textContent));
+    line.removeAttribute('aria-busy');
+    log.scrollTop = log.scrollHeight;
+    if (this.running === running) this.running = null;
+    this.setBusy(node, false);
+  },
+
+  /** Why an answer ends, where that is not plain. */
+  note(end, said) {
+    if (isAbort(end)) return [h('p', { class: 'note', t: 'talkStopped' })];
+    if (end instanceof ServerError) return [h('p', { class: 'problem' }, `${end.title} ${end.message}`)];
+    if (end === 'length') return [h('p', { class: 'note', t: 'talkCut' })];
+    return said ? [] : [h('p', { class: 'note', t: 'talkNothing' })];
+  },
+
+  /** Write an answer into a node while it comes; why it ended. */
+  async hear(item, messages, signal, said) {
+    const [first, ...others] = messages;
+    const asked = [{ type: 'image_url', image_url: { url: await this.picture(item, signal) } }, { type: 'text', text: first.content }];
+    const body = { messages: [{ role: 'user', content: asked }, ...others], stream: true };
+    const answer = await call('POST', '/v1/chat/completions', { body, signal, unread: true });
+    const log = said.closest('.log');
+    for await (const { delta, finish_reason: reason } of events(answer)) {
+      const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+      if (delta.content) said.append(delta.content);
+      if (follows) log.scrollTop = log.scrollHeight;
+      if (reason) return reason;
+    }
+    throw new ServerError(0, { message: t('broke') });
+  },
+
+  async picture(item, signal) {
+    const answer = await call('GET', thumbnailOf(item.id, ASKED_SIZE, item.modified), { signal, unread: true });
+    return dataUrl(await answer.blob());
+  },
+
+  setBusy(node, busy) {
+    const [send, stop] = node.querySelectorAll('form button');
+    Object.assign(send, { hidden: busy });
+    Object.assign(stop, { hidden: !busy });
+    node.querySelector('.log').hidden = false;
+  },
+};
+
+/** What a streamed answer of the server tells, one event after the other. */
+async function* events(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  try {
+    for (;;) {
+      const { value, done } = await reader.read().catch((error) => { throw isAbort(error) ? error : new ServerError(0); });
+      if (done) return;
+      const lines = (rest + value).split('\n');
+      rest = lines.pop();
+      for (const line of lines.filter((one) => one.startsWith('data: {'))) {
+        const { error, choices } = JSON.parse(line.slice(6));
+        if (error) throw new ServerError(500, error);
+        if (choices.length) yield choices[0];
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});  // whoever reads no further wants no more of it
+  }
+}
 
 /** By what a control is found again after everything was drawn anew. */
 function controlName(node) {

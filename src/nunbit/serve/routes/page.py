@@ -62,6 +62,7 @@ async def get_session(request: Request, service: Serving) -> dict[str, Any]:
         "caller": caller.name if caller and access.keys_needed else None,
         "scope": caller.scope.name.lower() if caller else None,
         "root": service.indexing.root is not None,
+        "chat": service.chat is not None,
     }
 
 

@@ -15,15 +15,16 @@ router = APIRouter(tags=["status"])
 
 @router.get("/v1/models", response_model=Models, responses=problems(), dependencies=[READS])
 async def list_models(service: Serving) -> Models:
-    """The one model that runs here."""
-    return Models(data=[_model(service)])
+    """What runs here: the encoder, then what answers questions."""
+    return Models(data=_models(service))
 
 
 @router.get("/v1/models/{model:path}", response_model=ModelBody, responses=problems(404), dependencies=[READS])
 async def get_model(model: str, service: Serving) -> ModelBody:
     """A model by its name."""
-    check_model(service, model)
-    return _model(service)
+    if service.chat is None or model != service.chat.model_name:
+        check_model(service, model)
+    return next(one for one in _models(service) if one.id == model)
 
 
 @router.get("/healthz", responses=problems())
@@ -54,15 +55,19 @@ async def metrics(service: Serving) -> Response:
     counts.open.set(service.traffic.open)
     counts.held_bytes.set(service.traffic.held_bytes)
     counts.waiting.set(service.batcher.inside)
+    counts.chat.set(service.chat.inside if service.chat else 0)
     counts.items.set(len(service.collection.view))
     return Response(counts.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _model(service: Service) -> ModelBody:
-    return ModelBody(
+def _models(service: Service) -> list[ModelBody]:
+    encoder = ModelBody(
         id=service.model_name,
         created=service.created,
         embedding_size=service.encoder.embedding_size,
         engine=service.encoder.engine.name,
         fingerprint=service.encoder.fingerprint,
     )
+    if service.chat is None:
+        return [encoder]
+    return [encoder, ModelBody(id=service.chat.model_name, created=service.created)]
