@@ -1,6 +1,6 @@
 """What the starter's vision-language model sees: questions with a picture, and with three that say nothing.
 
-Usage: python benchmarks/starter_vlm.py --model FOLDER --coco ../shared/data/coco [--limit N] [--page]
+Usage: python benchmarks/starter_vlm.py [--model FOLDER] --coco ../shared/data/coco [--limit N] [--page]
 
 * easy-VQA's test questions: exact answers, beside the most frequent answer of the training questions.
 * Presence in COCO photographs whose licences kept them out of training (never read but here): POPE's form, up to three
@@ -31,7 +31,7 @@ from nunbit.instruct.rules import Negatives, presence
 from nunbit.instruct.starter_lessons import DESCRIBE, read_boxed_photos, statistics_of
 from nunbit.vlm.batching import Sample
 from nunbit.vlm.conversation import PICTURE, Layout, Turn
-from nunbit.vlm.folder import read_vlm
+from nunbit.vlm.loading import load_vlm
 
 from pages import Page, table
 
@@ -51,8 +51,8 @@ class Question:
 class Examinee:
     """A model, with what its eye says of each picture kept."""
 
-    def __init__(self, folder: Path) -> None:
-        model = read_vlm(folder)
+    def __init__(self, folder: str) -> None:
+        model = load_vlm(folder)
         model.projector.bfloat16()
         model.language_model.bfloat16()  # a quarter of the time where a processor multiplies in it
         self.generator = Generator(model, kept=0)
@@ -96,7 +96,7 @@ class Examinee:
 def main() -> None:
     """Ask, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", default="starter")
     parser.add_argument("--coco", type=Path, required=True, help="holds captions_boxes.jsonl and images/")
     parser.add_argument("--limit", type=int, help="so many questions of each kind, evenly spread")
     parser.add_argument("--page", action="store_true", help="write benchmarks/results")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import traceback
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from nunbit.chat.local import LocalTalker
 from nunbit.chat.remote import MAX_SIDE, RemoteTalker, data_url
 from nunbit.errors import EndpointError, ModelNotFound, UsageError
 from nunbit.generate import GenerationConfig, Generator
-from nunbit.vlm.folder import VlmDescription, write_vlm
+from nunbit.packaged_files import sha256_of
+from nunbit.vlm.folder import VlmDescription, read_description, write_vlm
+from nunbit.vlm.loading import find_vlm
 from tiny_vlm import make_lively_vlm as make_vlm
 from tiny_vlm import picture, question
 
@@ -184,3 +187,12 @@ def test_a_variable_without_a_key_and_an_order_that_is_none_are_refused() -> Non
         with pytest.raises(UsageError, match="expected a question"):
             say(RemoteTalker(f"{endpoint.url}#seer"), [*ASKED, Message("assistant", ("x",))])
         assert endpoint.asked == []
+
+
+def test_the_packages_own_model_is_whole() -> None:
+    folder = find_vlm("starter")
+    described = read_description(folder)
+    assert described.language_model == "smollm2-135m-instruct"
+    content = json.loads((folder / "nunbit_vlm.json").read_text(encoding="utf-8"))
+    assert content["sha256"] == sha256_of(folder / "model.safetensors")
+    assert "license: apache-2.0" in (folder / "README.md").read_text(encoding="utf-8")
