@@ -33,7 +33,7 @@ class FakeTalker:
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             for number in range(config.max_new_tokens):
-                assert self.allowed.acquire(timeout=20)
+                assert self.allowed.acquire(timeout=60)
                 yield f"{words}{number} "
         finally:
             self.at_once -= 1

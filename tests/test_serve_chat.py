@@ -18,7 +18,7 @@ from PIL import Image
 
 from fake_talker import FakeTalker
 from nunbit.chat import Message, Talker, open_talker
-from nunbit.errors import EndpointError
+from nunbit.errors import EndpointError, UsageError
 from nunbit.generate import GenerationConfig
 from nunbit.images import open_image
 from nunbit.serve.settings import Limits, Settings
@@ -200,6 +200,7 @@ def test_too_many_who_wait_are_sent_away(tmp_path: Path) -> None:
     with serving(settings, talker=slow) as client, ThreadPoolExecutor(2) as threads:
         answers = [threads.submit(answer_of, client, ask("a")) for _ in range(2)]
         wait_until(lambda: metric(client, "nunbit_chat_waiting") == 2)
+        assert client("POST", CHAT, {"messages": [*HI, *HI]}).status == 400  # what is no conversation waits for nothing
         refused = client("POST", CHAT, ask("b"))
         assert (refused.status, refused.json["error"]["code"], refused.headers["retry-after"]) == (429, "too_busy", "5")
         slow.allowed.release(6)
@@ -250,20 +251,20 @@ def test_a_streamed_answer_may_take_long_as_long_as_it_goes_on(tmp_path: Path) -
 
 
 class Failing:
-    """An endpoint that breaks off."""
+    """An endpoint that breaks off, or refuses."""
 
     name = "https://far.example/v1#seer"
 
-    def __init__(self, pieces: list[str]) -> None:
-        self.pieces = pieces
+    def __init__(self, pieces: list[str], error: Exception) -> None:
+        self.pieces, self.error = pieces, error
 
     def talk(self, messages: Sequence[Message], config: GenerationConfig) -> Generator[str, None, bool]:
         yield from self.pieces
-        raise EndpointError("https://far.example/v1 broke off", hint="try again")
+        raise self.error
 
 
 def test_an_endpoint_that_fails_is_told_of_without_its_address(tmp_path: Path) -> None:
-    failing = Failing([])
+    failing = Failing([], EndpointError("https://far.example/v1 broke off", hint="try again"))
     with serving(Settings(tmp_path / "x.nunbit", port=0), talker=failing) as client:
         assert client("GET", "/v1/models/seer").status == 200
         answer = client("POST", CHAT, ask("a", stream=True))
@@ -272,3 +273,7 @@ def test_an_endpoint_that_fails_is_told_of_without_its_address(tmp_path: Path) -
         failing.pieces.append("A ")
         with pytest.raises(openai.APIError, match="cannot be reached"):
             list(speak(client).chat.completions.create(model="seer", **ask("a", stream=True)))
+        failing.pieces.clear()
+        failing.error = UsageError(f"{failing.name} takes no pictures")
+        refused = client("POST", CHAT, ask("a"))
+        assert (refused.status, refused.json["error"]["message"]) == (400, "seer takes no pictures")
