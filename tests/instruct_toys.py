@@ -39,10 +39,10 @@ def _ask(name: str, path: Path, question: str, answer: str) -> Conversation:
     return Conversation(name, (Turn("user", (PICTURE, question)), Turn("assistant", (answer,))), (path,))
 
 
-def make_language_folder(folder: Path, preset: str = "llava") -> Path:
+def make_language_folder(folder: Path, preset: str = "llava", **changes: Any) -> Path:
     """A language model as `transformers` keeps it, of the sizes of a preset in small."""
     tokenizer = byte_tokenizer()
-    model = make_language_model(read_preset(preset, tiny=True).language_model, tokenizer)
+    model = make_language_model({**read_preset(preset, tiny=True).language_model, **changes}, tokenizer)
     model.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

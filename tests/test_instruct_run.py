@@ -16,15 +16,21 @@ from safetensors.torch import load_file
 
 from instruct_toys import make_conversations, make_language_folder, write_recipe
 from nunbit.errors import ConfigError, UsageError
+from nunbit.images import open_image
 from nunbit.instruct.config import InstructDataConfig, InstructModelConfig
+from nunbit.instruct.formats import read_conversations
 from nunbit.instruct.lessons import cut
 from nunbit.instruct.run import load_config, run_instruct
 from nunbit.language_model.model import IGNORED
 from nunbit.training.run_folder import RunFolder
+from nunbit.vlm.assembly import read_preset
+from nunbit.vlm.batching import SampleReader, collate
 from nunbit.vlm.conversation import Encoded
 from nunbit.vlm.folder import read_vlm
 from nunbit.vlm.model import IMAGE_TOKEN_ID
 from watching import Watching
+
+END_TOKENS = 1  # ``</s>`` is one mark
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +61,51 @@ def test_it_learns_and_its_folder_answers_as_it_did(folder: Path, whole: Path, t
     losses = train(folder, tmp_path / "run", training__steps=60, training__learning_rate=1e-2)
     assert losses[-1] < 0.6 * losses[0]
     assert "<svg" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    model = read_vlm(whole / "model")
-    assert model.language_model.tokenizer.encode("a") == [*model.language_model.tokenizer.encode("a")]
+    measured = {"data__validation": [{"path": "train.jsonl"}], "training__steps": 1}
+    train(folder, tmp_path / "measured", **measured)
+    told = json.loads((tmp_path / "measured" / "metrics.jsonl").read_text().splitlines()[-1])["validation/loss"]
+    model = read_vlm(tmp_path / "measured" / "model")
+    found = list(read_conversations(folder / "train.jsonl", lambda _: None))
+    usable = [one for one in found if one.id not in ("broken", "gone")]
+    reader = SampleReader(model)
+    samples = [reader.read(one.turns, [open_image(str(image))[0] for image in one.images]) for one in usable]
+    assert told == pytest.approx(float(model(collate(samples)).loss), abs=1e-3)  # features were kept in float16
+
+
+@pytest.mark.parametrize(("preset", "changes"), [("blip2-flan-t5", {"dropout_rate": 0.0}), ("instructblip", {})])
+def test_other_shapes_lose_in_a_step_what_their_samples_lose(
+    preset: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    make_conversations(tmp_path)
+    make_language_folder(tmp_path / "lm", preset, **changes)
+    settings = {"model__preset": preset, "data__batch_size": 25, "data__cache": "float32", "training__steps": 1}
+    together = train(tmp_path, tmp_path / "together", **settings, data__micro_tokens=9999)
+    apart = train(tmp_path, tmp_path / "apart", **settings, data__micro_tokens=1, data__pack=False)
+    assert together == pytest.approx(apart, abs=1e-5)
+    rows = (tmp_path / "together" / "metrics.jsonl").read_text().splitlines()
+    asked = sum(len(f"{number * place} of a".encode()) + 1 for number in range(8) for place in range(3)) + 9
+    lead = len(read_preset(preset, tiny=True).chat.answer_lead)
+    assert json.loads(rows[0])["answer_tokens"] == asked + 25 * (lead + END_TOKENS - 1)
+
+
+def test_a_start_that_was_changed_is_another_run(tmp_path: Path) -> None:
+    make_conversations(tmp_path)
+    make_language_folder(tmp_path / "lm")
+    train(tmp_path, tmp_path / "run", training__steps=1)
+    torch.manual_seed(7)
+    make_language_folder(tmp_path / "lm")
+    with pytest.raises(UsageError, match="began with another model"):
+        train(tmp_path, tmp_path / "run", training__steps=1)
+
+
+def test_a_question_without_an_answer_is_set_aside_also_where_questions_are_dropped(tmp_path: Path) -> None:
+    make_conversations(tmp_path)
+    make_language_folder(tmp_path / "lm")
+    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
+        turns = [{"from": "human", "value": "<image>\nWhat?"}]
+        file.write(json.dumps({"id": "silent", "image": "0.png", "conversations": turns}) + "\n")
+    train(tmp_path, tmp_path / "run", model__stage="align", training__steps=1)
+    assert '"silent"' in (tmp_path / "run" / "ledger.jsonl").read_text(encoding="utf-8")
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(folder: Path, whole: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from nunbit.vlm.conversation import PICTURE, Turn
 from nunbit.vlm.folder import CONFIG, WEIGHTS, VlmDescription, read_vlm, write_vlm
 from nunbit.vlm.model import VisionLanguageModel, VlmInputs
 from nunbit.vlm.stages import rate_of, set_stage
-from tiny_vlm import byte_tokenizer, make_vlm, noise, samples, shared_vlm, together
+from tiny_vlm import byte_tokenizer, make_lively_vlm, make_vlm, noise, samples, shared_vlm, together
 
 PRESETS = list_presets()
 CAUSAL = [name for name in PRESETS if name not in ("blip2-flan-t5", "pali-x")]
@@ -85,6 +85,21 @@ def test_a_packed_row_loses_what_its_samples_lose_alone(name: str) -> None:
     total, count = _loss_alone(model, some)
     assert _summed_loss(model, inputs) == pytest.approx(total, rel=1e-5)
     assert model.language_model.count_labels(inputs.labels) == count
+
+
+@pytest.mark.parametrize("name", ["llava", "instructblip"])
+def test_questions_about_one_picture_share_it_only_where_it_is_read_alike(name: str) -> None:
+    model = make_lively_vlm(name)
+    reader, image = SampleReader(model), noise(5)
+    some = [
+        reader.read([Turn("user", (PICTURE, words)), Turn("assistant", ("yes",))], [image])
+        for words in ("Is it red at all?", "How many are there?", "What?")
+    ]
+    inputs = pack([some])
+    looks = 3 if model.reads_instruction else 1  # a Q-Former sees another picture with every question
+    assert len(inputs.pixel_values) == looks  # type: ignore[arg-type]
+    total, _ = _loss_alone(model, some)
+    assert _summed_loss(model, inputs) == pytest.approx(total, rel=1e-5)
 
 
 def test_a_model_that_counts_its_positions_itself_refuses_a_packed_row() -> None:

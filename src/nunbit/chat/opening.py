@@ -22,7 +22,7 @@ def open_talker(spec: str, *, key_variable: str | None = None, engine: str | Non
             * an OpenAI-compatible endpoint with a model's name: ``https://api.example.com/v1#model``.
         key_variable: The environment variable that holds the key of an endpoint; None: no key is sent.
         engine: What computes the language model of this project's folders: ``torch``, ``openvino-fp32``,
-            ``openvino-bf16``; None: what ``$NUNBIT_ENGINE`` says, or the quickest that knows it.
+            ``openvino-bf16``; None: what ``$NUNBIT_ENGINE`` says, or torch.
 
     Raises:
         ModelNotFound: Nothing by that name.

@@ -1,4 +1,4 @@
-"""The language model on OpenVINO: the same answers, a token in a fraction of the time.
+"""The language model on OpenVINO: the same answers.
 
 Shapes: B answers, T new tokens, N tokens in all, W width, V vocabulary.
 """
@@ -16,7 +16,7 @@ from nunbit.cores import usable_cores
 from nunbit.engine.machine import this_machine
 from nunbit.engine.names import AUTO, TORCH, requested_engine
 from nunbit.engine.openvino_models import import_openvino
-from nunbit.errors import UnsupportedModel, UsageError
+from nunbit.errors import UsageError
 from nunbit.generate.decoding import rest_of, room_of
 from nunbit.generate.llama_graph import LlamaSizes, build_graph
 from nunbit.generate.prefix import Key, keys_of, shared_prefix
@@ -94,32 +94,30 @@ class OpenVinoEngine:
 
 
 def choose_engine(language_model: LanguageModel, name: str | None = None) -> OpenVinoEngine | None:
-    """What computes a language model on a processor.
+    """What computes a language model.
+
+    Torch unless OpenVINO is asked for: what it gains a token does not yet pay for compiling
+    (``benchmarks/vlm_decoding.py``).
 
     Args:
-        language_model: Computed by torch where nothing else can.
-        name: ``torch``; ``openvino-fp32``, ``openvino-bf16``; ``openvino``: in bfloat16 where the processor has it;
-            ``auto``: that, where the architecture is known to it. None: what ``$NUNBIT_ENGINE`` says, or ``auto``.
+        language_model: Whose weights are copied where OpenVINO computes.
+        name: ``torch`` or ``auto``; ``openvino-fp32``, ``openvino-bf16``; ``openvino``: in bfloat16 where the processor
+            has it. None: what ``$NUNBIT_ENGINE`` says, or ``auto``.
 
     Returns:
         The engine; None for torch.
 
     Raises:
         UsageError: There is no such engine, or not for language models.
-        UnsupportedModel: OpenVINO was asked for, and does not know the architecture.
+        UnsupportedModel: OpenVINO does not know the architecture here.
     """
     wanted = requested_engine(name)
-    if wanted == TORCH or (wanted == AUTO and next(language_model.parameters()).device.type != "cpu"):
+    if wanted in (AUTO, TORCH):
         return None
-    if wanted not in (AUTO, "openvino", "openvino-fp32", "openvino-bf16"):
+    if wanted not in ("openvino", "openvino-fp32", "openvino-bf16"):
         raise UsageError(f"{wanted} computes no language models", hint="torch, openvino-fp32 or openvino-bf16")
-    half = wanted == "openvino-bf16" or (wanted != "openvino-fp32" and this_machine().has_bf16)
-    try:
-        return OpenVinoEngine(language_model, "bfloat16" if half else "float32")
-    except UnsupportedModel:
-        if wanted != AUTO:
-            raise
-        return None
+    half = wanted == "openvino-bf16" or (wanted == "openvino" and this_machine().has_bf16)
+    return OpenVinoEngine(language_model, "bfloat16" if half else "float32")
 
 
 class OpenVinoDecoding:

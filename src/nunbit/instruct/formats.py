@@ -68,8 +68,8 @@ class Conversation:
 
     def captioned(self) -> Conversation:
         """The pictures and the first answer, the questions dropped (LLaVA's first stage)."""
-        answer = next(turn for turn in self.turns if turn.role == "assistant")
-        return Conversation(self.id, (Turn("user", (PICTURE,) * len(self.images)), answer), self.images)
+        answers = [turn for turn in self.turns if turn.role == "assistant"][:1]  # one without any is refused later
+        return Conversation(self.id, (Turn("user", (PICTURE,) * len(self.images)), *answers), self.images)
 
 
 def read_conversations(

@@ -9,7 +9,7 @@ Shapes: N samples, P patches, D width of the patch features.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from nunbit.errors import NunbitError, TrainingError
 from nunbit.instruct.formats import Conversation, picture_key
 from nunbit.language_model.model import IGNORED
 from nunbit.types import Rejected
-from nunbit.vlm.batching import Sample, SampleReader, collate, pack
+from nunbit.vlm.batching import Sample, SampleReader, collate, last_answer, pack
 from nunbit.vlm.conversation import Encoded
 from nunbit.vlm.model import IMAGE_TOKEN_ID, VlmInputs
 
@@ -70,6 +70,7 @@ class Lessons:
     ) -> None:
         self._reader, self._pictures, self._config = reader, pictures, config
         self._set_aside = set_aside
+        self._packs = config.pack and not pictures.encoder_decoder  # an encoder has no causal order to keep apart
         self._conversations: list[Conversation] = []
         self._encoded: list[Encoded] = []
         for conversation in conversations:
@@ -79,11 +80,8 @@ class Lessons:
                 self._encoded.append(encoded)
         if not self._encoded:
             raise TrainingError("no sample can be used", hint="nunbit vlm check FILE says what is wrong with each")
-        by_pictures: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for number, conversation in enumerate(self._conversations):
-            key = tuple(picture_key(image) for image in conversation.images)
-            by_pictures[key or (str(number),)].append(number)
-        self._groups = list(by_pictures.values())
+        self._keys = [tuple(map(picture_key, conversation.images)) for conversation in self._conversations]
+        self._groups = self._about_the_same(range(len(self)))
 
     def __len__(self) -> int:
         return len(self._encoded)
@@ -114,11 +112,15 @@ class Lessons:
         except NunbitError as error:
             self._set_aside(Rejected(conversation.id, "cannot be used", error.message))
             return None
-        if encoded.asked == 0:
+        if self._asked(encoded) == 0:
             detail = f"nothing is asked within {self._config.max_tokens} tokens"
             self._set_aside(Rejected(conversation.id, "no answer", detail))
             return None
         return encoded
+
+    def _asked(self, encoded: Encoded) -> int:
+        """Tokens that are learned: of an encoder-decoder those of the last answer alone."""
+        return len(last_answer(encoded)) if self._pictures.encoder_decoder else encoded.asked
 
     def _order(self, rng: np.random.Generator) -> list[int]:
         """All samples, bundle by bundle; where rows are padded, those of one length near each other."""
@@ -127,7 +129,7 @@ class Lessons:
             shuffled = rng.permutation(group).tolist()
             bundles += [shuffled[at : at + _MOST_IN_A_BUNDLE] for at in range(0, len(shuffled), _MOST_IN_A_BUNDLE)]
         order = [number for place in rng.permutation(len(bundles)) for number in bundles[place]]
-        if self._config.pack:
+        if self._packs:
             return order
         size = self._config.batch_size
         batches = []
@@ -140,7 +142,7 @@ class Lessons:
         return len(self._encoded[number].input_ids)
 
     def _lesson(self, chosen: Sequence[int], world: World) -> Lesson:
-        asked = sum(self._encoded[number].asked for number in chosen)
+        asked = sum(self._asked(self._encoded[number]) for number in chosen)
         return Lesson(tuple(self._rows(chosen, world.rank, world.size)), asked, len(chosen))
 
     def _rows(self, chosen: Sequence[int], rank: int, ranks: int) -> Iterator[VlmInputs]:
@@ -148,7 +150,7 @@ class Lessons:
         row: list[list[int]] = []
         filled = 0
         for bundle in self._bundles(chosen)[rank::ranks]:
-            length = sum(map(self._length, bundle)) if not self._config.pack else self._packed_length(bundle)
+            length = sum(map(self._length, bundle)) if not self._packs else self._packed_length(bundle)
             if row and filled + length > self._config.micro_tokens:
                 yield self._read(row)
                 row, filled = [], 0
@@ -159,12 +161,15 @@ class Lessons:
 
     def _bundles(self, chosen: Sequence[int]) -> list[list[int]]:
         """Samples about the same pictures, together; all of them apart where rows are padded."""
-        if not self._config.pack:
+        if not self._packs:
             return [[number] for number in sorted(chosen, key=self._length)]
+        return self._about_the_same(chosen)
+
+    def _about_the_same(self, numbers: Iterable[int]) -> list[list[int]]:
+        """Samples by their pictures; one without any stands alone."""
         found: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for number in chosen:
-            key = tuple(picture_key(image) for image in self._conversations[number].images)
-            found[key or (str(number),)].append(number)
+        for number in numbers:
+            found[self._keys[number] or (str(number),)].append(number)
         return list(found.values())
 
     def _packed_length(self, bundle: Sequence[int]) -> int:
@@ -175,14 +180,13 @@ class Lessons:
     def _read(self, row: Sequence[Sequence[int]]) -> VlmInputs:
         read: dict[tuple[str, ...], Tensor | None] = {}
         bundles = [[self._sample(number, read) for number in bundle] for bundle in row]
-        if self._config.pack:
+        if self._packs:
             return pack(bundles)
         samples = [sample for bundle in bundles for sample in bundle]
         return collate(samples, encoder_decoder=self._pictures.encoder_decoder)
 
     def _sample(self, number: int, read: dict[tuple[str, ...], Tensor | None]) -> Sample:
-        conversation = self._conversations[number]
-        key = tuple(picture_key(image) for image in conversation.images)
+        conversation, key = self._conversations[number], self._keys[number]
         if key not in read:
             read[key] = self._pictures.see(conversation.images)
         seen, cached = read[key], self._pictures.cached

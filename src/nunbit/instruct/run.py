@@ -115,7 +115,7 @@ class _Run:
         self.model, self.described = make_model(config.model)
         self.reader = SampleReader(self.model)
         self.stage = config.model.learns or self.model.config.stage(config.model.stage)
-        if config.model.stage == "align" and self.stage.plain:
+        if self.stage.plain:
             self.reader = self.reader.plain()
 
     def finish(self, precision: Any, watcher: Watcher) -> InstructResult | None:
@@ -129,6 +129,8 @@ class _Run:
         set_aside = self.folder.set_aside
         lessons = Lessons(train_set, self.reader, pictures, config.data, set_aside)
         measured = Lessons(held_out, self.reader, pictures, config.data, set_aside) if held_out else None
+        if world.leads:
+            self.folder.check_start(_start_fingerprint(config.model))
         names = set_stage(self.model, self.stage)
         self.model.to(world.device)
         if precision == "bfloat16" and self.described.language_model is not None:
@@ -230,6 +232,16 @@ def _fingerprint(sources: Sequence[ConversationSource]) -> str:
         if not path.is_file():
             raise UsageError(f"there is no {path}")
         digest.update(f"{sha256_of(path)} {source.share}\n".encode())
+    return digest.hexdigest()
+
+
+def _start_fingerprint(config: InstructModelConfig) -> str:
+    """Of the weights that a run begins with: packages have theirs verified, folders and files are read."""
+    digest = hashlib.sha256(f"{config.preset} {config.language_model}".encode())
+    for place in map(Path, filter(None, (config.start, config.language_model))):
+        files = sorted(place.rglob("*.safetensors")) if place.is_dir() else [place] if place.is_file() else []
+        for file in files:
+            digest.update(sha256_of(file).encode())
     return digest.hexdigest()
 
 

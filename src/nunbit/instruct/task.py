@@ -69,7 +69,8 @@ class InstructTask:
         total = 0.0
         for part in batch.parts:
             loss = self._loss(part) / batch.asked
-            loss.backward()  # type: ignore[no-untyped-call]
+            if loss.requires_grad:  # texts without pictures teach nothing to what looks at these
+                loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         tokens = sum(part.input_ids.numel() for part in batch.parts)
         return {

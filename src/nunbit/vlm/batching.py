@@ -109,7 +109,7 @@ def collate(
     encoded = [sample.encoded for sample in samples]
     if encoder_decoder:
         encoded = [_question(one) for one in encoded]
-        labels = _pad([_last_answer(sample.encoded) for sample in samples], IGNORED, "right")
+        labels = _pad([last_answer(sample.encoded) for sample in samples], IGNORED, "right")
     else:
         labels = _pad([one.labels for one in encoded], IGNORED, pad)
     lengths = torch.tensor([len(one.input_ids) for one in encoded])
@@ -181,7 +181,8 @@ class _Row:
     def add(self, bundle: Sequence[Sample]) -> bool:
         """Whether the samples share their pictures; else each has its own."""
         owner = self.owners[-1] + 1 if self.owners else 0
-        shared = common_prefix([sample.encoded for sample in bundle]) if len(bundle) > 1 else 0
+        alike = len(bundle) > 1 and len({sample.instruction for sample in bundle}) == 1  # else pictures are read apart
+        shared = common_prefix([sample.encoded for sample in bundle]) if alike else 0
         first = bundle[0].encoded
         self._extend(first.input_ids[:shared], [IGNORED] * shared, 0, (owner, _COMMON))
         for number, sample in enumerate(bundle):
@@ -228,5 +229,6 @@ def _question(encoded: Encoded) -> Encoded:
     return Encoded(encoded.input_ids[:end], encoded.labels[:end])
 
 
-def _last_answer(encoded: Encoded) -> list[int]:
+def last_answer(encoded: Encoded) -> list[int]:
+    """The labels of the last answer, which is what the decoder of an encoder-decoder says."""
     return encoded.labels[len(_question(encoded).labels) :]
