@@ -18,7 +18,6 @@ from contrastive_toys import make_pairs
 from nunbit.contrastive.batches import BatchMaker, draw_texts, identity, number_of
 from nunbit.contrastive.clip_student import ClipStudent
 from nunbit.contrastive.config import DataConfig, ModelConfig, ScratchConfig, TowerSize
-from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.contrastive.start import make_student
 from nunbit.contrastive.students import Student
 from nunbit.contrastive.validation import Pairs, Retrieval, choose_alpha, measure_retrieval
@@ -27,6 +26,7 @@ from nunbit.errors import ConfigError, UsageError
 from nunbit.lora import LoraConfig
 from nunbit.text.learned import learn_tokenizer
 from nunbit.training.distributed import World
+from nunbit.training.feature_store import FeatureStore
 from nunbit.types import ImageText
 
 TINY = ScratchConfig(

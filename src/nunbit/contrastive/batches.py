@@ -24,7 +24,6 @@ from torch import Tensor
 
 from nunbit.augmentation import Changes, draw_changes
 from nunbit.contrastive.config import DataConfig
-from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.contrastive.students import Student
 from nunbit.cores import usable_cores
 from nunbit.data import Mixture
@@ -33,6 +32,7 @@ from nunbit.images import open_image
 from nunbit.losses import Identities
 from nunbit.preprocessing import Preprocessing
 from nunbit.training.distributed import World
+from nunbit.training.feature_store import FeatureStore
 from nunbit.types import ImageText, Rejected
 
 if TYPE_CHECKING:

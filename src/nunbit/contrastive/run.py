@@ -26,7 +26,6 @@ from nunbit.config import read_config, to_plain
 from nunbit.console import progress_bar
 from nunbit.contrastive.batches import BatchMaker, Stores
 from nunbit.contrastive.config import ContrastiveConfig
-from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.contrastive.start import make_student
 from nunbit.contrastive.students import Student
 from nunbit.contrastive.task import ContrastiveTask
@@ -40,6 +39,7 @@ from nunbit.lora import merged_parameters
 from nunbit.training.averaging import interpolate
 from nunbit.training.config import TrainingPrecision
 from nunbit.training.distributed import World, gather_state, join_world
+from nunbit.training.feature_store import FeatureStore
 from nunbit.training.loop import Watcher, train
 from nunbit.training.report import write_report
 from nunbit.training.run_folder import RunFolder

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from nunbit.augmentation import Changes, draw_changes
 from nunbit.console import progress_bar
-from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.cores import usable_cores
 from nunbit.distill.config import PictureConfig
 from nunbit.distill.views import StudentPictures, decode, draw_view
 from nunbit.encode import Encoded, Encoder, encode_stream
 from nunbit.errors import ImageError, TrainingError, UsageError
 from nunbit.picture_files import find_images
+from nunbit.training.feature_store import FeatureStore
 from nunbit.types import Rejected
 
 if TYPE_CHECKING:

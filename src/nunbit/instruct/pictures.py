@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from nunbit.console import track
-from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.cores import usable_cores
 from nunbit.errors import ImageError, UsageError
 from nunbit.images import open_image
 from nunbit.instruct.formats import Described, Shown, picture_key
+from nunbit.training.feature_store import FeatureStore
 from nunbit.types import Rejected
 from nunbit.vlm.conversation import Layout
 from nunbit.vlm.eye import StarterEye

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from nunbit.config import read_config, to_plain
-from nunbit.contrastive.feature_store import FeatureStore
 from nunbit.contrastive.run import choose_precision, package_versions
 from nunbit.errors import UsageError
 from nunbit.instruct.config import ConversationSource, InstructConfig, InstructModelConfig
@@ -24,6 +23,7 @@ from nunbit.instruct.task import InstructTask
 from nunbit.language_model import NAMES, load_language_model
 from nunbit.packaged_files import sha256_of
 from nunbit.training.distributed import World, join_world
+from nunbit.training.feature_store import FeatureStore
 from nunbit.training.loop import Watcher, train
 from nunbit.training.report import write_report
 from nunbit.training.run_folder import RunFolder
