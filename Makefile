@@ -47,7 +47,7 @@ test-hub: $(VENV)/.dev
 	$(BIN)/python -m pytest -m hub --force-enable-socket
 
 test-page: $(VENV)/.dev
-	$(BIN)/python -m pytest -m browser tests/test_page.py tests/test_page_states.py
+	$(BIN)/python -m pytest -m browser tests/test_page.py tests/test_page_chat.py tests/test_page_states.py
 
 test-fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz_serve.py

@@ -40,5 +40,5 @@ def open_talker(spec: str, *, key_variable: str | None = None, engine: str | Non
         return open_local(spec, engine)
     if (Path(spec) / "config.json").is_file():
         return open_transformers(spec)
-    hint = "a model folder, or an endpoint with a model's name: https://api.example.com/v1#model"
+    hint = "starter, a model folder, or an endpoint with a model's name: https://api.example.com/v1#model"
     raise ModelNotFound(f"there is no vision-language model {spec!r}", hint=hint)
