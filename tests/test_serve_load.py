@@ -26,7 +26,12 @@ class GatedTowers(FakeTowers):
         super().__init__()
         self.gate = threading.Event()
         self.gate.set()
-        self.before_batch = lambda: self.gate.wait(30)
+        self.inside = threading.Event()
+        self.before_batch = self._wait
+
+    def _wait(self) -> None:
+        self.inside.set()
+        self.gate.wait(30)
 
 
 @pytest.fixture
@@ -64,11 +69,12 @@ def test_whoever_does_not_fit_is_told_when_to_come_again(client: Client, towers:
 
 def test_who_leaves_costs_nothing_more(client: Client, towers: GatedTowers) -> None:
     towers.gate.clear()
+    towers.inside.clear()
     body = json.dumps({"image": data_url(png(1))}).encode()
     address = client.address.removeprefix("http://").split(":")
     with ThreadPoolExecutor(1) as threads:
         stays = threads.submit(client, "POST", "/v1/search", {"image": data_url(png(0))})
-        wait_until(lambda: metric(client, "nunbit_waiting") == 1)
+        assert towers.inside.wait(20)  # or who leaves would share the batch of who stays
         before = towers.encoded
         gone = socket.create_connection((address[0], int(address[1])))
         head = f"POST /v1/search HTTP/1.1\r\nHost: {address[0]}\r\nContent-Length: {len(body)}\r\n\r\n"
