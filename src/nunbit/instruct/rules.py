@@ -125,6 +125,26 @@ def counts(boxes: Sequence[Box]) -> list[Question]:
     ]
 
 
+def listing(boxes: Sequence[Box]) -> str | None:
+    """A caption by template, the largest numbers last, as in ``A picture of a dog, two people and many cars``.
+
+    Returns:
+        None where there is no box.
+    """
+    numbers = Counter(box.category for box in boxes)
+    crowds = {box.category for box in boxes if box.crowd}
+    things = []
+    for name, number in sorted(numbers.items(), key=lambda one: (one[0] in crowds, one[1], one[0])):
+        if name in crowds or number >= len(_WORDS):
+            things.append(f"many {plural(name)}")
+        else:
+            one = name if name in _ALREADY_MANY else with_article(name)
+            things.append(f"{_WORDS[number]} {plural(name)}" if number > 1 else one)
+    if not things:
+        return None
+    return f"A picture of {' and '.join(filter(None, (', '.join(things[:-1]), things[-1])))}."
+
+
 def positions(boxes: Sequence[Box]) -> list[Question]:
     """In which third the middle of a thing lies, where there is one of its kind, and it fills less than half."""
     numbers = Counter(box.category for box in boxes)

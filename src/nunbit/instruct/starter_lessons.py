@@ -16,11 +16,16 @@ from typing import Any
 import numpy as np
 
 from nunbit.data.captioned_photos import CaptionedPhoto, Split, read_caption_groups, read_captioned_photos
+from nunbit.data.opening import open_source
+from nunbit.data.source import SourceConfig
+from nunbit.errors import UsageError
 from nunbit.instruct.easy_vqa import ask, read_easy_vqa
 from nunbit.instruct.formats import Conversation, Described, write_conversations
-from nunbit.instruct.rules import Box, Statistics, colors, counts, mentioned, positions, presence
+from nunbit.instruct.rules import Box, Statistics, colors, counts, listing, mentioned, positions, presence
+from nunbit.types import Rejected
 
 DESCRIBE = "Describe the picture."
+NAME_DRAWING = "What does the drawing show?"
 _ROUNDS = 4  # of questions about each photograph, with other negatives
 _SEED = 20_260
 _OTHER_WORDS = {
@@ -82,19 +87,20 @@ def statistics_of(photos: Sequence[BoxedPhoto], split: Split = "train") -> Stati
     return Statistics([one.present for one in photos if one.photo.split == split and one.boxes], categories)
 
 
-def write_starter_lessons(coco: Path, into: Path) -> dict[str, Path]:
+def write_starter_lessons(coco: Path, into: Path, drawings: Sequence[Path] = ()) -> dict[str, Path]:
     """Write the files that the starter's model learns from.
 
     Args:
         coco: Holds ``captions_boxes.jsonl``, ``images/`` and ``captions_val2017.json``.
         into: A folder; made when it is not there.
+        drawings: Pairs of drawings and their names, as `nunbit.data` reads them. Of each, the first text is taken.
 
     Returns:
-        Files by name: ``captions`` for the first stage; ``photos``, ``described`` and ``easy-vqa`` for the second;
-        ``held-out``, of photographs that teach nothing.
+        Files by name: ``captions`` and, where there are some, ``drawings`` for the first stage; ``photos``,
+        ``described`` and ``easy-vqa`` for the second; ``held-out``, of photographs that teach nothing.
 
     Raises:
-        UsageError: Files of ``coco`` are missing.
+        UsageError: Files of ``coco`` are missing, or of ``drawings``.
         ModelNotFound: The package ``easy-vqa`` is not installed.
     """
     into.mkdir(parents=True, exist_ok=True)
@@ -106,21 +112,34 @@ def write_starter_lessons(coco: Path, into: Path) -> dict[str, Path]:
     rng = np.random.default_rng(_SEED)
     sets = {
         "captions": [*_captions(train), *_captions_of_described(groups, rng)],
+        "drawings": [one for path in drawings for one in _drawings(path)],
         "photos": list(_about_photos(train, statistics, rng, rounds=_ROUNDS)),
         "described": list(_about_described(groups, statistics, rng)),
         "easy-vqa": read_easy_vqa("train"),
         "held-out": list(_about_photos(dev, statistics, rng, rounds=1)),
     }
-    files = {name: into / f"{name}.jsonl" for name in sets}
-    for name, conversations in sets.items():
-        write_conversations(files[name], conversations, "messages")
+    files = {name: into / f"{name}.jsonl" for name, conversations in sets.items() if conversations}
+    for name, file in files.items():
+        write_conversations(file, sets[name], "messages")
     return files
 
 
 def _captions(photos: Sequence[BoxedPhoto]) -> Iterator[Conversation]:
     for one in photos:
-        for number, caption in enumerate(one.photo.captions):
+        listed = listing(one.boxes or ())
+        for number, caption in enumerate((*one.photo.captions, *filter(None, (listed,)))):
             yield ask(f"{one.photo.path.stem}-{number}", one.photo.path, DESCRIBE, caption)
+
+
+def _drawings(path: Path) -> Iterator[Conversation]:
+    """Names of drawings whose licence, where one is written, lets their pupils be shipped under any other."""
+    for record in open_source(SourceConfig(str(path))).records():
+        if isinstance(record, Rejected):
+            raise UsageError(f"{path}: {record.reason}: {record.detail}")
+        if not isinstance(record.image, str):
+            raise UsageError(f"{path} holds pictures themselves, expected paths of pictures")
+        if "-SA" not in str(record.metadata.get("license", "")):
+            yield ask(f"drawing-{record.key}", Path(record.image), NAME_DRAWING, record.texts[0])
 
 
 def _captions_of_described(groups: Sequence[tuple[str, ...]], rng: np.random.Generator) -> Iterator[Conversation]:

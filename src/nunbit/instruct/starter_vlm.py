@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -18,7 +18,12 @@ _ROW = 512  # tokens of a row: attention within one costs little then, and produ
 
 
 def train_starter_vlm(
-    coco: Path, into: Path, watch: Callable[[int], AbstractContextManager[Watcher]], *, seed: int = 0
+    coco: Path,
+    into: Path,
+    watch: Callable[[int], AbstractContextManager[Watcher]],
+    *,
+    drawings: Sequence[Path] = (),
+    seed: int = 0,
 ) -> Path:
     """Write the lessons, align, fine-tune; what was interrupted goes on.
 
@@ -26,12 +31,13 @@ def train_starter_vlm(
         coco: As `nunbit.instruct.starter_lessons.write_starter_lessons` takes it.
         into: Holds the lessons and both runs.
         watch: Number of steps → who watches them.
+        drawings: Pairs that the first stage learns from, too.
         seed: Of every random choice.
 
     Returns:
         The model folder.
     """
-    files = write_starter_lessons(coco, into / "lessons")
+    files = write_starter_lessons(coco, into / "lessons", drawings)
     model: Path | None = None
     for name, config in stages({name: str(path.resolve()) for name, path in files.items()}, into, seed).items():
         with watch(config.training.steps) as watcher:
@@ -51,17 +57,20 @@ def stages(files: dict[str, str], into: Path, seed: int) -> dict[str, InstructCo
         seed: Of every random choice.
     """
     held_out = (ConversationSource(path=files["held-out"]),)
+    captions = [ConversationSource(path=files["captions"])]
+    if "drawings" in files:
+        captions.append(ConversationSource(path=files["drawings"], share=0.15))
     align = InstructConfig(
         model=InstructModelConfig(preset="starter", language_model=LANGUAGE_MODEL, stage="align"),
-        data=InstructDataConfig(train=(ConversationSource(path=files["captions"]),), batch_size=64, micro_tokens=_ROW),
+        data=InstructDataConfig(train=tuple(captions), batch_size=64, micro_tokens=_ROW),
         training=TrainingConfig(
-            steps=60, learning_rate=1e-4, warmup_steps=5, log_every=2, weight_decay=0.0, evaluate_every=0, seed=seed
+            steps=100, learning_rate=1e-4, warmup_steps=5, log_every=2, weight_decay=0.0, evaluate_every=0, seed=seed
         ),
         name="starter-vlm, aligned",
         license=LICENSE,
     )
     train = (
-        ConversationSource(path=files["easy-vqa"], share=0.6),
+        ConversationSource(path=files["easy-vqa"], share=0.8),
         ConversationSource(path=files["described"], share=0.6),
         ConversationSource(path=files["photos"], share=2.0),
     )
@@ -69,7 +78,7 @@ def stages(files: dict[str, str], into: Path, seed: int) -> dict[str, InstructCo
         model=InstructModelConfig(start=str((into / "align" / "model").resolve()), stage="finetune"),
         data=InstructDataConfig(train=train, validation=held_out, batch_size=64, micro_tokens=_ROW),
         training=TrainingConfig(
-            steps=320, learning_rate=5e-4, warmup_steps=20, weight_decay=0.05, evaluate_every=160, seed=seed
+            steps=700, learning_rate=5e-4, warmup_steps=20, weight_decay=0.05, evaluate_every=175, seed=seed
         ),
         name="starter-vlm",
         license=LICENSE,
