@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from nunbit.errors import UnsupportedModel, UsageError
 from nunbit.generate import GenerationConfig, Generator
 from nunbit.generate.decoding import CausalDecoding, Decoding
+from nunbit.generate.llama_graph import FUSED
+from nunbit.generate.low_bits import nearest
 from nunbit.generate.openvino_decoding import OpenVinoDecoding, OpenVinoEngine, choose_engine
+from nunbit.language_model import LanguageModel, make_language_model
 from nunbit.vlm.conversation import PICTURE, Turn
 from nunbit.vlm.model import VisionLanguageModel
+from test_generate_low_bits import as_q4_1, as_q8_0
 from tiny_vlm import make_lively_vlm, picture, question
 
 CONFIG = GenerationConfig(max_new_tokens=24)
@@ -80,16 +86,67 @@ def test_a_further_turn_reads_only_what_is_new(monkeypatch: pytest.MonkeyPatch) 
     assert quick.answer([other], CONFIG) == Generator(plain.model, kept=0).answer([other], CONFIG)
 
 
-def test_in_sixteen_bits_it_says_nearly_the_same() -> None:
-    model = make_lively_vlm("llava")
+def even_llama() -> LanguageModel:
+    """Whose rows fall into groups of 32, as those of real models do."""
     torch.manual_seed(0)
-    embedded, mask = torch.randn(1, 12, model.language_model.hidden_size), torch.ones(1, 12, dtype=torch.bool)
-    exact, rounded = (
-        OpenVinoEngine(model.language_model, precision).read(embedded, mask)  # type: ignore[arg-type]
-        for precision in ("float32", "bfloat16")
-    )
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 300}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
+    return make_language_model({"model_type": "llama", **sizes, **heads}).eval()
+
+
+def change_matrices(model: LanguageModel, change: Callable[[str, NDArray[np.float32]], NDArray[np.float32]]) -> None:
+    with torch.no_grad():
+        for name, weights in model.model.named_parameters():
+            if weights.ndim == 2:
+                weights.copy_(torch.from_numpy(change(name, weights.numpy())))
+
+
+def what_is_read(model: LanguageModel, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(batch, 12, model.hidden_size), torch.ones(batch, 12, dtype=torch.bool)
+
+
+def test_in_sixteen_bits_it_says_nearly_the_same() -> None:
+    model = even_llama()
+    exact, rounded = (OpenVinoEngine(model, one).read(*what_is_read(model)) for one in ("float32", "bfloat16"))
     assert float((exact - rounded).abs().max()) > 0
     assert torch.cosine_similarity(exact, rounded).item() > 0.999
+
+
+def test_in_eight_bits_it_is_the_model_with_its_weights_rounded() -> None:
+    model = even_llama()
+    embedded, mask = what_is_read(model, 2)
+    found = OpenVinoEngine(model, "int8").read(embedded, mask)
+    assert float((found - OpenVinoEngine(model).read(embedded, mask)).abs().max()) > 0
+    change_matrices(model, lambda name, weights: nearest(weights).weights())
+    expected = model(embedded, mask).logits[:, -1].detach()
+    np.testing.assert_allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_what_came_in_few_bits_is_kept_so_and_is_the_same() -> None:
+    """Every matrix of a model as GGUF's Q4_1 leaves it, its vocabulary as Q8_0 does."""
+    model = even_llama()
+    whole = ("model.embed_tokens.weight", "lm_head.weight")
+    change_matrices(model, lambda name, weights: as_q8_0(weights) if name in whole else as_q4_1(weights))
+    engine = OpenVinoEngine(model)
+    stored = count(engine, "outputPrecisions")
+    assert (stored["u4"], stored["i8"]) == (5 * 2, 1)  # of a block one matrix stands for queries, keys and values
+    embedded, mask = what_is_read(model, 2)
+    expected = model(embedded, mask).logits[:, -1].detach()
+    np.testing.assert_allclose(engine.read(embedded, mask), expected, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", LLAMAS)
+def test_each_attention_keeps_its_keys_itself(name: str) -> None:
+    """What OpenVINO does not find as it expects it, it computes in many small steps, at twice the time."""
+    model = make_lively_vlm(name).language_model
+    assert count(OpenVinoEngine(model), "layerType")[FUSED] == model.model.config.num_hidden_layers
+
+
+def count(engine: OpenVinoEngine, what: str) -> Counter[str]:
+    """What the plugin made of the graph's nodes."""
+    graph = engine._request.get_compiled_model().get_runtime_model()
+    return Counter(node.get_rt_info()[what].astype(str) for node in graph.get_ordered_ops())
 
 
 def test_another_architecture_is_refused() -> None:

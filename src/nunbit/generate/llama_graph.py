@@ -1,8 +1,10 @@
 """A language model of the Llama architecture as a graph of OpenVINO, written down node by node.
 
-Keys and values of what was read are variables of the graph, which OpenVINO's processor plugin keeps and extends in
-place where it finds them around an attention; a tracer does not leave them so. Angles of positions and the mask come
-from outside, so that padding on the left and conversations that go on need nothing else.
+Keys and values of what was read are variables of the graph. OpenVINO's processor plugin keeps and extends them in place
+and computes the attention around them at once where it finds them as they are written here (`FUSED`): groups of keys
+repeated by a product with ones, not broadcast. That, and weights in few bits (`nunbit.generate.low_bits`), is what
+makes a token quick. Angles of positions and the mask come from outside, so that padding on the left and conversations
+that go on need nothing else.
 
 ::
 
@@ -17,16 +19,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 
 from nunbit.engine.openvino_models import import_openvino
 from nunbit.errors import UnsupportedModel
+from nunbit.generate.low_bits import LowBits, nearest, without_loss
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+
+FUSED = "ScaledDotProductAttention"
+"""What stays of an attention in a compiled graph when it keeps its keys and values itself; others are taken apart."""
 
 _KNOWN = ("llama",)
 
@@ -86,29 +95,31 @@ class LlamaSizes:
         return np.cos(both).astype(np.float32), np.sin(both).astype(np.float32)
 
 
-def build_graph(sizes: LlamaSizes, state: Mapping[str, Tensor], *, half: bool) -> Any:
+def build_graph(sizes: LlamaSizes, state: Mapping[str, Tensor], precision: Precision) -> Any:
     """Write the graph down.
+
+    Weights that came from a quantized file are kept in as few bits as they had, whatever the precision.
 
     Args:
         sizes: Of the model.
         state: Tensors of a ``LlamaForCausalLM``.
-        half: Keep weights in 16 bits: a token takes as long as they take to be read.
+        precision: Others are kept in 32, in 16, or in 8 bits, the last with some loss.
 
     Returns:
         An `openvino.Model`: ``inputs_embeds`` (B, T, W), ``cos`` and ``sin`` (B, 1, T, S), ``mask`` (B, 1, T, N), added
         to scores, all float32, and ``beam_idx`` (B,) int32, whose past each answer goes on from → (B, 1, V) float32,
         logits behind the last token.
     """
-    return _Writer(sizes, state, half).model()
+    return _Writer(sizes, state, precision).model()
 
 
 class _Writer:
     """Nodes of one graph."""
 
-    def __init__(self, sizes: LlamaSizes, state: Mapping[str, Tensor], half: bool) -> None:
+    def __init__(self, sizes: LlamaSizes, state: Mapping[str, Tensor], precision: Precision) -> None:
         self._openvino = import_openvino()
         self._ops: Any = self._openvino.opset13
-        self._sizes, self._state, self._half = sizes, state, half
+        self._sizes, self._state, self._precision = sizes, state, precision
         self._sinks: list[Any] = []
 
     def model(self) -> Any:
@@ -132,18 +143,18 @@ class _Writer:
         ops, sizes, name = self._ops, self._sizes, f"model.layers.{number}."
         cos, sin, mask, beam, empty = inputs
         normed = self._norm(x, f"{name}input_layernorm.weight")
-        heads = {
-            kind: self._heads(self._linear(normed, f"{name}self_attn.{kind}_proj.weight"), count)
-            for kind, count in (("q", sizes.heads), ("k", sizes.groups), ("v", sizes.groups))
-        }
-        query = self._turn(heads["q"], cos, sin)
-        keys = self._with_past(self._turn(heads["k"], cos, sin), f"past.{number}.keys", beam, empty)
-        values = self._with_past(heads["v"], f"past.{number}.values", beam, empty)
+        attention = f"{name}self_attn."
+        every = self._heads(self._linear(normed, *(f"{attention}{kind}_proj.weight" for kind in "qkv")))
+        counts = self._ints(sizes.heads, sizes.groups, sizes.groups)
+        query, keys, values = ops.variadic_split(every, self._int(1), counts).outputs()
+        query = self._turn(query, cos, sin)
+        keys = self._with_past(self._turn(keys, cos, sin), f"past.{number}.keys", beam, empty)
+        values = self._with_past(values, f"past.{number}.values", beam, empty)
         seen = ops.scaled_dot_product_attention(query, keys, values, mask, None, False)
         joined = ops.reshape(
             ops.transpose(seen, self._ints(0, 2, 1, 3)), self._ints(0, 0, sizes.heads * sizes.head_size), True
         )
-        x = ops.add(x, self._linear(joined, f"{name}self_attn.o_proj.weight"))
+        x = ops.add(x, self._linear(joined, f"{attention}o_proj.weight"))
         normed = self._norm(x, f"{name}post_attention_layernorm.weight")
         gate = ops.swish(self._linear(normed, f"{name}mlp.gate_proj.weight"))
         wide = ops.multiply(gate, self._linear(normed, f"{name}mlp.up_proj.weight"))
@@ -156,11 +167,9 @@ class _Writer:
         past = ops.read_value(empty, name, self._openvino.Type.f32, shape)
         now = ops.concat([ops.gather(past, beam, self._int(0)), new], 2)
         self._sinks.append(ops.assign(now, name))
-        size = ops.shape_of(now)
-        first, rest = (ops.gather(size, self._ints(*places), self._int(0)) for places in ((0, 1), (2, 3)))
-        repeated = ops.concat([first, self._ints(sizes.heads // sizes.groups), rest], 0)
-        wide = ops.broadcast(ops.unsqueeze(now, self._int(2)), repeated, "BIDIRECTIONAL")
-        return ops.reshape(wide, self._ints(0, sizes.heads, -1, sizes.head_size), True)
+        apart = ops.reshape(now, self._ints(0, 0, 1, -1, sizes.head_size), True)
+        ones = ops.constant(np.ones((1, 1, sizes.heads // sizes.groups, 1, 1), np.float32))
+        return ops.reshape(ops.multiply(apart, ones), self._ints(0, sizes.heads, -1, sizes.head_size), True)
 
     def _turn(self, x: Any, cos: Any, sin: Any) -> Any:
         """Rotary positions (arXiv 2104.09864), pairs of numbers half a head apart."""
@@ -172,9 +181,9 @@ class _Writer:
         turned = ops.concat([ops.multiply(second, ops.constant(np.float32(-1))), first], -1)
         return ops.add(ops.multiply(x, cos), ops.multiply(turned, sin))
 
-    def _heads(self, x: Any, count: int) -> Any:
-        """(B, T, count S) → (B, count, T, S)."""
-        apart = self._ops.reshape(x, self._ints(0, 0, count, self._sizes.head_size), True)
+    def _heads(self, x: Any) -> Any:
+        """(B, T, heads S) → (B, heads, T, S)."""
+        apart = self._ops.reshape(x, self._ints(0, 0, -1, self._sizes.head_size), True)
         return self._ops.transpose(apart, self._ints(0, 2, 1, 3))
 
     def _norm(self, x: Any, name: str) -> Any:
@@ -184,12 +193,33 @@ class _Writer:
         weight = ops.constant(self._state[name].detach().float().numpy())
         return ops.multiply(ops.multiply(x, ops.divide(ops.constant(np.float32(1)), length)), weight)
 
-    def _linear(self, x: Any, name: str) -> Any:
-        values = self._state[name].detach().float().numpy()
-        if not self._half:
-            return self._ops.matmul(x, self._ops.constant(values), False, True)
-        kept = self._ops.convert(self._ops.constant(values.astype(np.float16)), "f32")
-        return self._ops.matmul(x, kept, False, True)
+    def _linear(self, x: Any, *names: str) -> Any:
+        """``x`` times one matrix, or several with their rows behind one another."""
+        weights = torch.cat([self._state[name].detach().float() for name in names]).numpy()
+        return self._ops.matmul(x, self._matrix(weights), False, True)
+
+    def _matrix(self, weights: NDArray[np.float32]) -> Any:
+        """(O, I) as the processor is to keep it; the plugin makes numbers of it while it multiplies."""
+        few = without_loss(weights)
+        if few is None and self._precision == "int8":
+            few = nearest(weights)
+        if few is not None:
+            return self._few_bits(few)
+        if self._precision == "bfloat16":
+            return self._ops.convert(self._ops.constant(weights.astype(np.float16)), "f32")
+        return self._ops.constant(weights)
+
+    def _few_bits(self, few: LowBits) -> Any:
+        ops, stored = self._ops, few.values
+        if few.bits == 4:
+            pairs = stored.reshape(-1, 2)
+            stored = self._openvino.Tensor(self._openvino.Type.u4, self._openvino.Shape(stored.shape))
+            stored.data.reshape(-1)[:] = pairs[:, 0] | pairs[:, 1] << 4
+        values = ops.convert(ops.constant(stored), "f32")
+        if few.zero is not None:
+            values = ops.subtract(values, ops.constant(few.zero))
+        scaled = ops.multiply(values, ops.constant(few.scale))
+        return ops.reshape(scaled, self._ints(len(few.values), few.values[0].size), False)
 
     def _input(self, name: str, shape: list[int], dtype: Any = np.float32) -> Any:
         node = self._ops.parameter(shape, dtype, name=name)

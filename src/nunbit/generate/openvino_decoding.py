@@ -6,7 +6,7 @@ Shapes: B answers, T new tokens, N tokens in all, W width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from nunbit.engine.names import AUTO, TORCH, requested_engine
 from nunbit.engine.openvino_models import import_openvino
 from nunbit.errors import UsageError
 from nunbit.generate.decoding import rest_of, room_of
-from nunbit.generate.llama_graph import LlamaSizes, build_graph
+from nunbit.generate.llama_graph import LlamaSizes, Precision, build_graph
 from nunbit.generate.prefix import Key, keys_of, shared_prefix
 from nunbit.vlm.batching import Sample, collate
 from nunbit.vlm.model import VisionLanguageModel
@@ -37,7 +37,7 @@ class OpenVinoEngine:
     Args:
         language_model: Its weights are copied.
         precision: ``float32``: as torch computes it, to rounding. ``bfloat16``: weights in half the memory, products in
-            bfloat16 where the processor has it.
+            bfloat16 where the processor has it. ``int8``: weights in a quarter of the memory, products in float32.
 
     Attributes:
         keys: What was read of the one conversation that is remembered.
@@ -47,12 +47,15 @@ class OpenVinoEngine:
         ModelError: OpenVINO is not installed.
     """
 
-    def __init__(self, language_model: LanguageModel, precision: Literal["float32", "bfloat16"] = "float32") -> None:
+    def __init__(self, language_model: LanguageModel, precision: Precision = "float32") -> None:
         self._sizes = LlamaSizes.of(language_model.model.config)
         openvino = import_openvino()
-        graph = build_graph(self._sizes, language_model.model.state_dict(), half=precision == "bfloat16")
+        graph = build_graph(self._sizes, language_model.model.state_dict(), precision)
+        products = "bf16" if precision == "bfloat16" else "f32"
         settings = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "INFERENCE_PRECISION_HINT": products,
+            "KV_CACHE_PRECISION": products,  # else in 8 bits
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # else what is multiplied with weights in few bits is rounded, too
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": usable_cores(),
             "ENABLE_CPU_PINNING": False,

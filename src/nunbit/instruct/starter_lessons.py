@@ -104,6 +104,7 @@ def write_starter_lessons(coco: Path, into: Path, drawings: Sequence[Path] = ())
         ModelNotFound: The package ``easy-vqa`` is not installed.
     """
     into.mkdir(parents=True, exist_ok=True)
+    coco = coco.resolve()  # what a file names without a root starts from that file
     photos = read_boxed_photos(coco)
     statistics = statistics_of(photos)
     train = [one for one in photos if one.photo.split == "train"]
@@ -139,7 +140,7 @@ def _drawings(path: Path) -> Iterator[Conversation]:
         if not isinstance(record.image, str):
             raise UsageError(f"{path} holds pictures themselves, expected paths of pictures")
         if "-SA" not in str(record.metadata.get("license", "")):
-            yield ask(f"drawing-{record.key}", Path(record.image), NAME_DRAWING, record.texts[0])
+            yield ask(f"drawing-{record.key}", Path(record.image).resolve(), NAME_DRAWING, record.texts[0])
 
 
 def _captions_of_described(groups: Sequence[tuple[str, ...]], rng: np.random.Generator) -> Iterator[Conversation]:

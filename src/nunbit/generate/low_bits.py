@@ -1,0 +1,87 @@
+"""Weights in few bits: 32 neighbors of a row share a scale and a zero point, ``w = scale (value - zero)``.
+
+A processor that says one token reads all weights and multiplies each once, so that a token takes as long as they take
+to be read. Weights that come from a quantized file were few bits to begin with; found again, they are stored as such
+and nothing is lost.
+
+Shapes: O rows, I columns, N = I / 32 groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+GROUP = 32
+_SAME = 1e-6  # of a group's largest weight: what writing weights as 32-bit numbers costs anyway
+Bits: TypeAlias = Literal[4, 8]
+
+
+@dataclass(frozen=True, slots=True)
+class LowBits:
+    """A matrix in few bits.
+
+    Attributes:
+        bits: Of each value.
+        values: (O, N, 32): uint8 from 0 to 15 for four bits, int8 from -127 to 127 for eight.
+        scale: (O, N, 1) float32.
+        zero: (O, N, 1) float32; None where it is 0.
+    """
+
+    bits: Bits
+    values: NDArray[np.uint8] | NDArray[np.int8]
+    scale: NDArray[np.float32]
+    zero: NDArray[np.float32] | None
+
+    def weights(self) -> NDArray[np.float32]:
+        """(O, I) float32, what it stands for."""
+        shifted = self.values.astype(np.float32) - (0 if self.zero is None else self.zero)
+        plain: NDArray[np.float32] = (self.scale * shifted).reshape(len(self.values), -1)
+        return plain
+
+
+def without_loss(weights: NDArray[np.float32]) -> LowBits | None:
+    """Weights (O, I) in four or eight bits, where that changes none of them by more than rounding; else None."""
+    groups = _groups(weights)
+    if groups is None:
+        return None
+    return _same(groups, _four_bits(groups)) or _same(groups, _eight_bits(groups))
+
+
+def nearest(weights: NDArray[np.float32]) -> LowBits | None:
+    """Weights (O, I) in eight bits, each off by at most half of 1/127 of its group's largest.
+
+    Returns:
+        None where the columns are no multiple of 32.
+    """
+    groups = _groups(weights)
+    return None if groups is None else _eight_bits(groups)
+
+
+def _groups(weights: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    return weights.reshape(len(weights), -1, GROUP) if weights.shape[1] % GROUP == 0 else None
+
+
+def _eight_bits(groups: NDArray[np.float32]) -> LowBits:
+    scale = _positive(np.abs(groups).max(2, keepdims=True) / np.float32(127))
+    return LowBits(8, np.rint(groups / scale).astype(np.int8), scale, None)
+
+
+def _four_bits(groups: NDArray[np.float32]) -> LowBits:
+    """In sixteen levels from the least to the largest, as GGUF's Q4_1 places them."""
+    least, largest = groups.min(2, keepdims=True), groups.max(2, keepdims=True)
+    scale = _positive((largest - least) / np.float32(15))
+    return LowBits(4, np.rint((groups - least) / scale).astype(np.uint8), scale, -least / scale)
+
+
+def _same(groups: NDArray[np.float32], found: LowBits) -> LowBits | None:
+    off = np.abs(found.weights().reshape(groups.shape) - groups).max(2)
+    return found if (off <= _SAME * np.abs(groups).max(2)).all() else None
+
+
+def _positive(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of a group that is the same everywhere, any scale will do."""
+    return np.where(scale > 0, scale, np.float32(1))
