@@ -167,6 +167,8 @@ class _Writer:
         past = ops.read_value(empty, name, self._openvino.Type.f32, shape)
         now = ops.concat([ops.gather(past, beam, self._int(0)), new], 2)
         self._sinks.append(ops.assign(now, name))
+        if sizes.heads == sizes.groups:
+            return now
         apart = ops.reshape(now, self._ints(0, 0, 1, -1, sizes.head_size), True)
         ones = ops.constant(np.ones((1, 1, sizes.heads // sizes.groups, 1, 1), np.float32))
         return ops.reshape(ops.multiply(apart, ones), self._ints(0, sizes.heads, -1, sizes.head_size), True)
