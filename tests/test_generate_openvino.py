@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from nunbit.engine.machine import Machine
 from nunbit.errors import UnsupportedModel, UsageError
-from nunbit.generate import GenerationConfig, Generator
+from nunbit.generate import GenerationConfig, Generator, openvino_decoding
 from nunbit.generate.decoding import CausalDecoding, Decoding
 from nunbit.generate.llama_graph import FUSED
 from nunbit.generate.low_bits import nearest
 from nunbit.generate.openvino_decoding import OpenVinoDecoding, OpenVinoEngine, choose_engine
+from nunbit.generate.openvino_eye import OpenVinoEye
 from nunbit.language_model import LanguageModel, make_language_model
 from nunbit.vlm.conversation import PICTURE, Turn
 from nunbit.vlm.model import VisionLanguageModel
 from test_generate_low_bits import as_q4_1, as_q8_0
-from tiny_vlm import make_lively_vlm, picture, question
+from tiny_vlm import make_lively_vlm, make_vlm, picture, question
 
 CONFIG = GenerationConfig(max_new_tokens=24)
 LLAMAS = ["llava", "smolvlm", "nanovlm", "instructblip", "mplug-owl"]
@@ -86,9 +89,9 @@ def test_a_further_turn_reads_only_what_is_new(monkeypatch: pytest.MonkeyPatch) 
     assert quick.answer([other], CONFIG) == Generator(plain.model, kept=0).answer([other], CONFIG)
 
 
-def even_llama() -> LanguageModel:
+def even_llama(seed: int = 0) -> LanguageModel:
     """Whose rows fall into groups of 32, as those of real models do."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 300}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
     return make_language_model({"model_type": "llama", **sizes, **heads}).eval()
@@ -113,7 +116,9 @@ def test_in_sixteen_bits_it_says_nearly_the_same() -> None:
     assert torch.cosine_similarity(exact, rounded).item() > 0.999
 
 
-def test_in_eight_bits_it_is_the_model_with_its_weights_rounded() -> None:
+def test_in_eight_bits_it_is_the_model_with_its_weights_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor without products in bfloat16, which would round more."""
+    monkeypatch.setattr(openvino_decoding, "this_machine", lambda: Machine("plain", (), 1, gpu=False))
     model = even_llama()
     embedded, mask = what_is_read(model, 2)
     found = OpenVinoEngine(model, "int8").read(embedded, mask)
@@ -157,9 +162,8 @@ def test_another_architecture_is_refused() -> None:
 
 
 def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    llama, opt = (make_lively_vlm(name).language_model for name in ("llava", "blip2-opt"))
+    llama, opt = make_lively_vlm("llava"), make_lively_vlm("blip2-opt")
     assert choose_engine(llama) is None  # tests run with $NUNBIT_ENGINE=torch
-    assert choose_engine(llama, "auto") is None
     assert choose_engine(llama, "openvino-bf16") is not None
     with pytest.raises(UnsupportedModel):
         choose_engine(opt, "openvino")
@@ -167,3 +171,52 @@ def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_engine(llama, "onnxruntime")
     monkeypatch.setenv("NUNBIT_ENGINE", "openvino-fp32")
     assert choose_engine(llama) is not None
+
+
+def test_auto_takes_what_says_the_same_as_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_engine(make_lively_vlm("blip2-opt"), "auto") is None
+    model = make_vlm("llava")
+    assert choose_engine(model, "auto") is not None
+    shifted = OpenVinoEngine.read
+    monkeypatch.setattr(OpenVinoEngine, "read", lambda *inputs: shifted(*inputs).roll(1, 1))
+    assert choose_engine(model, "auto") is None
+
+
+@pytest.mark.parametrize("name", ["llava", "nanovlm", "starter"])
+def test_the_eye_says_what_it_says_on_torch(name: str) -> None:
+    eye = make_vlm(name).eye
+    side = eye.preprocessing.image_size
+    pixels = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1))
+    expected = eye(pixels).detach()
+    found = OpenVinoEye(eye)(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_a_graph_is_made_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    writer = openvino_decoding.build_graph
+
+    def build(*inputs: Any) -> Any:
+        made.append(1)
+        return writer(*inputs)
+
+    monkeypatch.setattr(openvino_decoding, "build_graph", build)
+    model = even_llama(seed=5)
+    first = OpenVinoEngine(model).read(*what_is_read(model))
+    assert torch.equal(OpenVinoEngine(model).read(*what_is_read(model)), first)
+    assert len(made) == 1
+    OpenVinoEngine(model, "int8")
+    with torch.no_grad():
+        model.model.lm_head.weight[3, 3] += 1
+    changed = OpenVinoEngine(model).read(*what_is_read(model))
+    assert len(made) == 3
+    assert not torch.equal(changed, first)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NUNBIT_CACHE", str(tmp_path / "file"))
+    model = even_llama(seed=6)
+    expected = model(*what_is_read(model)).logits[:, -1].detach()
+    found = OpenVinoEngine(model).read(*what_is_read(model))
+    np.testing.assert_allclose(found, expected, atol=1e-4 * float(expected.abs().max()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nunbit.chat.messages import Message, split
@@ -22,12 +22,19 @@ class LocalTalker:
     Args:
         name: What it was opened as.
         model: Answers.
-        engine: What computes its language model, as `nunbit.generate.openvino_decoding.choose_engine` takes it.
+        engine: What computes it, as `nunbit.generate.openvino_decoding.choose_engine` takes it.
+        tell: Told in a few words what takes long.
     """
 
-    def __init__(self, name: str, model: VisionLanguageModel, engine: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: VisionLanguageModel,
+        engine: str | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.name = name
-        self._generator = Generator(model, engine=choose_engine(model.language_model, engine))
+        self._generator = Generator(model, engine=choose_engine(model, engine, tell))
 
     def talk(self, messages: Sequence[Message], config: GenerationConfig) -> abc.Generator[str, None, bool]:
         """As `Talker.talk`."""
@@ -40,11 +47,11 @@ def is_local(spec: str) -> bool:
     return (find_vlm(spec) / CONFIG).is_file()
 
 
-def open_local(spec: str, engine: str | None = None) -> LocalTalker:
+def open_local(spec: str, engine: str | None = None, tell: Callable[[str], None] = lambda _: None) -> LocalTalker:
     """Open a model folder of this project.
 
     Raises:
         ModelError: Its files are not what they should be.
         UsageError: There is no such engine.
     """
-    return LocalTalker(spec, load_vlm(spec), engine)
+    return LocalTalker(spec, load_vlm(spec), engine, tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,13 @@ if TYPE_CHECKING:
     from nunbit.chat.messages import Talker
 
 
-def open_talker(spec: str, *, key_variable: str | None = None, engine: str | None = None) -> Talker:
+def open_talker(
+    spec: str,
+    *,
+    key_variable: str | None = None,
+    engine: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Talker:
     """Open a vision-language model.
 
     Args:
@@ -21,8 +28,9 @@ def open_talker(spec: str, *, key_variable: str | None = None, engine: str | Non
             * a folder of `transformers`, of any model that takes pictures and texts, with safetensors;
             * an OpenAI-compatible endpoint with a model's name: ``https://api.example.com/v1#model``.
         key_variable: The environment variable that holds the key of an endpoint; None: no key is sent.
-        engine: What computes the language model of this project's folders: ``torch``, ``openvino-fp32``,
-            ``openvino-bf16``; None: what ``$NUNBIT_ENGINE`` says, or torch.
+        engine: What computes folders of this project: ``auto``, ``torch``, ``openvino-fp32``, ``openvino-bf16``,
+            ``openvino-int8``; None: what ``$NUNBIT_ENGINE`` says, or ``auto``.
+        tell: Told in a few words what takes long.
 
     Raises:
         ModelNotFound: Nothing by that name.
@@ -37,7 +45,7 @@ def open_talker(spec: str, *, key_variable: str | None = None, engine: str | Non
     if is_endpoint(spec):
         return RemoteTalker(spec, key_variable=key_variable)
     if is_local(spec):
-        return open_local(spec, engine)
+        return open_local(spec, engine, tell)
     if (Path(spec) / "config.json").is_file():
         return open_transformers(spec)
     hint = "starter, a model folder, or an endpoint with a model's name: https://api.example.com/v1#model"

@@ -85,7 +85,7 @@ def command(**options: Any) -> int:
 
     shared = take_options(options)
     models = options["models"]
-    openers = shared.open(models)
+    openers = shared.open(models, questions=1)
     messages = [Message("user", (open_image(options["picture"])[0], options["question"]))]
     asked = Asked(messages, shared.config(), options["as_json"], several=len(models) > 1)
     answered = [asked.of(name, opener) for name, opener in zip(models, openers, strict=True)]

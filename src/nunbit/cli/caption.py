@@ -42,12 +42,12 @@ def command(**options: Any) -> int:
 
     shared = take_options(options)
     config = shared.config()
-    (opener,) = shared.open([options["model"]])
     found = list(find_images(expand_paths(options["paths"])))
     files = [path for path in found if isinstance(path, Path)]
     rejected = [path for path in found if isinstance(path, Rejected)]
     if not files:
         raise no_photograph(options["paths"])
+    (opener,) = shared.open([options["model"]], questions=len(files))
     captions = _captions(opener(), files, options["say"], config)
     for path, caption in track(captions, label="describing", total=len(files)):
         if isinstance(caption, Rejected):

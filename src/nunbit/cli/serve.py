@@ -127,7 +127,7 @@ def _talker(spec: str | None) -> Talker | None:
         return None
     from nunbit.chat import open_talker
 
-    return open_talker(spec)
+    return open_talker(spec, tell=tell)
 
 
 async def _serve(server: Server) -> None:

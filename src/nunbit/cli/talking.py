@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from nunbit.cli.arguments import tell
+from nunbit.engine.names import AUTO, TORCH, requested_engine
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_PAYS = 20
 MODEL_HELP = "A model folder, of nunbit or transformers; or an endpoint: https://HOST/v1#MODEL."
 
 _OPTIONS = (
@@ -29,7 +31,11 @@ _OPTIONS = (
         metavar="[HOST=]NAME",
         help="Environment variable with the key of an endpoint; for several hosts, one for each.",
     ),
-    click.option("--engine", metavar="NAME", help="For nunbit's folders: torch, openvino-fp32, openvino-bf16."),
+    click.option(
+        "--engine",
+        metavar="NAME",
+        help="For nunbit's folders: auto, torch, openvino-fp32, openvino-bf16, openvino-int8.",
+    ),
     click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Of an answer."),
     click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0: the likeliest."),
     click.option(
@@ -64,8 +70,12 @@ class TalkOptions:
             stop=self.stop,
         )
 
-    def open(self, models: Sequence[str]) -> list[Callable[[], Talker]]:
+    def open(self, models: Sequence[str], *, questions: int | None = None) -> list[Callable[[], Talker]]:
         """A way to open each model, when its turn comes.
+
+        Args:
+            models: As they were typed.
+            questions: How many it will be asked, where that is known: few do not pay for preparing an engine.
 
         Raises:
             UsageError: It is not clear whose the keys are.
@@ -73,7 +83,10 @@ class TalkOptions:
         from functools import partial
 
         variables = self._variables(models)
-        return [partial(_open, model, variables.get(host_of(model)), self.engine) for model in models]
+        engine = requested_engine(self.engine)
+        if engine == AUTO and questions is not None and questions < _PAYS:
+            engine = TORCH
+        return [partial(_open, model, variables.get(host_of(model)), engine) for model in models]
 
     def _variables(self, models: Sequence[str]) -> dict[str, str]:
         """Host → the variable with its key; no key ever goes to a host that it was not given for."""
@@ -126,9 +139,9 @@ def host_of(model: str) -> str:
     return urlsplit(model).netloc if is_endpoint(model) else ""
 
 
-def _open(model: str, key_variable: str | None, engine: str | None) -> Talker:
+def _open(model: str, key_variable: str | None, engine: str) -> Talker:
     from nunbit.chat import open_talker
 
     if not host_of(model):
         tell(f"loading {model}")
-    return open_talker(model, key_variable=key_variable, engine=engine)
+    return open_talker(model, key_variable=key_variable, engine=engine, tell=tell)

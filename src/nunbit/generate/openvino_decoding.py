@@ -5,7 +5,8 @@ Shapes: B answers, T new tokens, N tokens in all, W width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from nunbit.cores import usable_cores
 from nunbit.engine.machine import this_machine
-from nunbit.engine.names import AUTO, TORCH, requested_engine
+from nunbit.engine.names import AUTO, COSINE_FLOOR, OPENVINO, TORCH, requested_engine
 from nunbit.engine.openvino_models import import_openvino
-from nunbit.errors import UsageError
+from nunbit.errors import ModelError, UsageError
 from nunbit.generate.decoding import rest_of, room_of
+from nunbit.generate.kept_graphs import fingerprint, kept_graph
 from nunbit.generate.llama_graph import LlamaSizes, Precision, build_graph
+from nunbit.generate.openvino_eye import OpenVinoEye
 from nunbit.generate.prefix import Key, keys_of, shared_prefix
 from nunbit.vlm.batching import Sample, collate
 from nunbit.vlm.model import VisionLanguageModel
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from nunbit.language_model import LanguageModel
 
+_CHECKS, _CHECKED_TOKENS = 4, 24
 _NEVER = -1e30  # added to scores of what is not looked at; minus infinity would leave padding without any number
 
 
@@ -35,23 +39,29 @@ class OpenVinoEngine:
     """A language model of the Llama architecture, compiled for this processor.
 
     Args:
-        language_model: Its weights are copied.
+        model: Its weights are copied.
         precision: ``float32``: as torch computes it, to rounding. ``bfloat16``: weights in half the memory, products in
-            bfloat16 where the processor has it. ``int8``: weights in a quarter of the memory, products in float32.
+            bfloat16 where the processor has it. ``int8``: weights in a quarter of the memory, products as for
+            ``bfloat16``.
+        eye: Looks at pictures in place of the model's.
 
     Attributes:
         keys: What was read of the one conversation that is remembered.
+        eye: As given.
 
     Raises:
         UnsupportedModel: Another architecture.
         ModelError: OpenVINO is not installed.
     """
 
-    def __init__(self, language_model: LanguageModel, precision: Precision = "float32") -> None:
-        self._sizes = LlamaSizes.of(language_model.model.config)
-        openvino = import_openvino()
-        graph = build_graph(self._sizes, language_model.model.state_dict(), precision)
-        products = "bf16" if precision == "bfloat16" else "f32"
+    def __init__(
+        self, model: LanguageModel, precision: Precision = "float32", eye: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self._sizes = LlamaSizes.of(model.model.config)
+        state = model.model.state_dict()
+        name = f"llama-{fingerprint(state.items(), self._sizes, precision)}"
+        graph = kept_graph(name, lambda: build_graph(self._sizes, state, precision))
+        products = "bf16" if precision != "float32" and this_machine().has_bf16 else "f32"
         settings = {
             "INFERENCE_PRECISION_HINT": products,
             "KV_CACHE_PRECISION": products,  # else in 8 bits
@@ -60,9 +70,11 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": usable_cores(),
             "ENABLE_CPU_PINNING": False,
         }
+        openvino = import_openvino()
         self._request: Any = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
         self._tensor: Any = openvino.Tensor
         self.keys: list[Key] = []
+        self.eye = eye
 
     def read(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
         """Go on from what was read before.
@@ -96,31 +108,61 @@ class OpenVinoEngine:
             variable.state = self._tensor(kept)
 
 
-def choose_engine(language_model: LanguageModel, name: str | None = None) -> OpenVinoEngine | None:
-    """What computes a language model.
-
-    Torch unless OpenVINO is asked for: what it gains a token does not yet pay for compiling
-    (``benchmarks/vlm_decoding.py``).
+def choose_engine(
+    model: VisionLanguageModel, name: str | None = None, tell: Callable[[str], None] = lambda _: None
+) -> OpenVinoEngine | None:
+    """What computes a vision-language model.
 
     Args:
-        language_model: Whose weights are copied where OpenVINO computes.
-        name: ``torch`` or ``auto``; ``openvino-fp32``, ``openvino-bf16``; ``openvino``: in bfloat16 where the processor
-            has it. None: what ``$NUNBIT_ENGINE`` says, or ``auto``.
+        model: Whose weights are copied where OpenVINO computes.
+        name: ``torch``; ``openvino-fp32``, ``openvino-bf16``, ``openvino-int8``; ``openvino``: the last of these;
+            ``auto``: the last where OpenVINO knows the model and says nearly what torch says, else torch. None: what
+            ``$NUNBIT_ENGINE`` says, or ``auto``.
+        tell: Told in a few words what takes long.
 
     Returns:
         The engine; None for torch.
 
     Raises:
         UsageError: There is no such engine, or not for language models.
-        UnsupportedModel: OpenVINO does not know the architecture here.
+        UnsupportedModel: OpenVINO was asked for, and does not know the architecture here.
     """
     wanted = requested_engine(name)
-    if wanted in (AUTO, TORCH):
+    if wanted == TORCH:
         return None
-    if wanted not in ("openvino", "openvino-fp32", "openvino-bf16"):
-        raise UsageError(f"{wanted} computes no language models", hint="torch, openvino-fp32 or openvino-bf16")
-    half = wanted == "openvino-bf16" or (wanted == "openvino" and this_machine().has_bf16)
-    return OpenVinoEngine(language_model, "bfloat16" if half else "float32")
+    if wanted == AUTO:
+        try:
+            engine = _open_engine(model, "int8", tell)
+            return engine if _says_the_same(engine, model.language_model) else None
+        except ModelError:
+            return None
+    if wanted not in OPENVINO:
+        hint = f"one of: {', '.join((AUTO, TORCH, *OPENVINO))}"
+        raise UsageError(f"{wanted} computes no language models", hint=hint)
+    precisions: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+    return _open_engine(model, precisions[OPENVINO[wanted] or "int8"], tell)
+
+
+def _open_engine(model: VisionLanguageModel, precision: Precision, tell: Callable[[str], None]) -> OpenVinoEngine:
+    LlamaSizes.of(model.language_model.model.config)  # refuses what is not known, before anything long
+    tell("preparing OpenVINO; the first time that takes half a minute")
+    try:
+        eye = OpenVinoEye(model.eye)
+    except ModelError:  # torch looks, then
+        eye = None
+    return OpenVinoEngine(model.language_model, precision, eye)
+
+
+@torch.inference_mode()
+def _says_the_same(engine: OpenVinoEngine, language_model: LanguageModel) -> bool:
+    """On a few ids, by the cosine of what comes next, each row around its mean."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(language_model.vocab_size, (_CHECKS, _CHECKED_TOKENS), generator=generator)
+    embeds, mask = language_model.embed(ids), torch.ones_like(ids, dtype=torch.bool)
+    found, expected = engine.read(embeds, mask), language_model(embeds, mask).logits[:, -1].float()
+    engine.forget()
+    one, other = (rows - rows.mean(1, keepdim=True) for rows in (found, expected))
+    return float(torch.cosine_similarity(one, other).mean()) >= COSINE_FLOOR["int8"]
 
 
 class OpenVinoDecoding:
@@ -153,6 +195,8 @@ class OpenVinoDecoding:
         assert inputs.attention_mask is not None
         self._mask = torch.cat([torch.ones(len(samples), read, dtype=torch.bool), inputs.attention_mask], dim=1)
         device = next(self._model.parameters()).device
+        if engine.eye is not None and inputs.pixel_values is not None:
+            inputs = replace(inputs, pixel_values=None, image_features=engine.eye(inputs.pixel_values))
         embedded = self._model.embed(inputs.input_ids.to(device), self._model.image_tokens(inputs.to(device)))
         logits = engine.read(embedded, self._mask)
         engine.keys = keys

@@ -53,6 +53,11 @@ class Eye(nn.Module):
         """P."""
         return int(self.encoder.num_patches) + self.config.class_token
 
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Whose weights it looks with."""
+        return (self.encoder,)
+
     def forward(self, pixel_values: Tensor) -> Tensor:
         """(K, 3, S, S) floating, normalized → (K, P, D)."""
         features: Tensor
@@ -95,6 +100,11 @@ class StarterEye(nn.Module):
     def num_patches(self) -> int:
         """P."""
         return (self.config.image_size // _CELL) ** 2
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Whose weights it looks with."""
+        return (self._starter.picture_tower, self._starter.bridge)
 
     @torch.no_grad()
     def forward(self, pixel_values: Tensor) -> Tensor:
