@@ -77,7 +77,7 @@ def _told(into: Path) -> str:
     for folder, name in STAGES.items():
         logged = _rows(into / folder / "metrics.jsonl")
         config = json.loads((into / folder / "config.json").read_text(encoding="utf-8"))
-        size, seconds = config["data"]["batch_size"], _seconds(logged)
+        size, seconds = config["data"]["batch_size"], logged[-1]["seconds"]
         losses = [row["loss"] for row in logged]
         tenth = max(1, len(losses) // 10)
         ends = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
@@ -86,12 +86,6 @@ def _told(into: Path) -> str:
                      f"{seconds / 3600:.2f}", f"{memory:,.0f}"])  # fmt: skip
     head = ["", "steps x samples", "loss, first tenth", "last tenth", "hours", "peak MB"]
     return table(head, rows)
-
-
-def _seconds(logged: Sequence[dict[str, Any]]) -> float:
-    """Of all processes together: each counts from its own start."""
-    spent = [row["seconds"] for row in logged]
-    return sum(one for one, later in zip(spent, [*spent[1:], 0.0], strict=True) if later < one)
 
 
 def _compare(into: Path, page: Page) -> list[str]:
