@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from nunbit.errors import UsageError
-from nunbit.instruct.rules import Box, Statistics, colors, counts, mentioned, plural, positions, presence, with_article
+from nunbit.instruct.rules import (
+    Box,
+    Statistics,
+    colors,
+    counts,
+    listing,
+    mentioned,
+    plural,
+    positions,
+    presence,
+    with_article,
+)
 
 CATEGORIES = ("apple", "bench", "cat", "dog", "knife", "skis")
 SEEN = [{"cat", "dog"}, {"cat", "dog"}, {"cat"}, {"bench", "knife"}, {"bench"}, {"bench"}, {"bench"}]
@@ -45,6 +56,17 @@ def test_what_is_counted_and_where_it_stands() -> None:
     assert positions(boxes) == [("Where is the dog, left, middle or right?", "right")]
     assert positions([box("dog", 0.4, 0.6)])[0][1] == "middle"
     assert positions([box("dog", 0.1, 0.9)]) == []  # it is everywhere
+
+
+def test_a_caption_lists_what_is_there() -> None:
+    def box(name: str, crowd: bool = False) -> Box:
+        return Box(name, 0.1, 0.2, crowd)
+
+    assert listing([box("apple")]) == "A picture of an apple."
+    assert listing([box("skis"), box("person"), box("person")]) == "A picture of skis and two people."
+    many = [*[box("sheep")] * 7, box("person", crowd=True), box("dog")]
+    assert listing(many) == "A picture of a dog, many sheep and many people."
+    assert listing([]) is None
 
 
 def test_colors_are_asked_where_captions_agree() -> None:
