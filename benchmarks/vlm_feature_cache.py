@@ -31,9 +31,11 @@ from nunbit.training.config import TrainingConfig
 from nunbit.training.diagnosis import Finding
 from nunbit.training.feature_store import FeatureStore
 from nunbit.vlm.batching import SampleReader
+from nunbit.vlm.config import Stage
 
 from pages import Page, table
 
+ALIGN = Stage(train=("projector",), plain=True)
 BATCH = 16
 EPOCHS = 2
 ROUNDS = 3
@@ -75,7 +77,7 @@ def main() -> None:
 
 
 def _measure(eye: str, asked: list[Conversation], page: Page) -> list[list[str]]:
-    config = InstructModelConfig(preset=eye, language_model="smollm2-135m-instruct", stage="align")
+    config = InstructModelConfig(preset=eye, language_model="smollm2-135m-instruct", learns=ALIGN)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         looking, reading = _pictures(config, asked, folder)

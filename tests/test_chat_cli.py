@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fake_endpoint import FakeEndpoint, serve
+from nunbit.chat.local import LocalTalker
 from nunbit.cli import chat as chat_module
 from nunbit.cli import nunbit
 from nunbit.vlm.folder import VlmDescription, write_vlm
@@ -148,6 +149,22 @@ def test_captions_come_for_every_picture_that_can_be_read(endpoint: FakeEndpoint
     result = run("caption", "photo.png", "photos/0.png", "--model", endpoint.url, "--say", "설명해.")
     assert result.stdout.splitlines()[0] == f"{folder / 'photo.png'}: two\\nlines" and result.return_value == 0
     assert [body["messages"][0]["content"][1]["text"] for _, _, body in endpoint.asked if body] == ["설명해."] * 2
+
+
+def test_pictures_are_captioned_side_by_side(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    asked_together: list[int] = []
+
+    def answer(self: LocalTalker, asked: list[Any], config: Any) -> list[str]:
+        asked_together.append(len(asked))
+        return [str(messages[0].parts[0].getpixel((0, 0))) for messages in asked]
+
+    plain = run("caption", "photos", "--model", "tiny-vlm", *SHORT).stdout
+    assert plain == "".join(run("caption", f"photos/{n}.png", "--model", "tiny-vlm", *SHORT).stdout for n in range(2))
+    monkeypatch.setattr(LocalTalker, "answer", answer)
+    rows = map(json.loads, run("caption", "photos", "--model", "tiny-vlm", "--json", *SHORT).stdout.splitlines())
+    expected = {str(folder / "photos" / f"{n}.png"): str(picture(n).getpixel((0, 0))) for n in range(2)}
+    assert {row["path"]: row["caption"] for row in rows} == expected
+    assert asked_together == [2]
 
 
 @pytest.mark.parametrize(

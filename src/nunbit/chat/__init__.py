@@ -7,7 +7,7 @@
                          └─ an OpenAI-compatible endpoint
 """
 
-from nunbit.chat.messages import Message, Talker
+from nunbit.chat.messages import Message, Talker, answer_each
 from nunbit.chat.opening import open_talker
 
-__all__ = ["Message", "Talker", "open_talker"]
+__all__ = ["Message", "Talker", "answer_each", "open_talker"]

@@ -41,6 +41,11 @@ class LocalTalker:
         turns, images = split(messages)
         return (yield from self._generator.stream(self._generator.reader.read(turns, images, answer=True), config))
 
+    def answer(self, asked: Sequence[Sequence[Message]], config: GenerationConfig) -> list[str]:
+        """As `TalksSideBySide.answer`."""
+        reader = self._generator.reader
+        return self._generator.answer([reader.read(*split(one), answer=True) for one in asked], config)
+
 
 def is_local(spec: str) -> bool:
     """Whether this is a model folder of this project."""

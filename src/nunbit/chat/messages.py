@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -50,6 +50,26 @@ class Talker(Protocol):
             UsageError: Another order of messages, or more of them than can be read.
             EndpointError: The endpoint does not answer, or with a refusal.
         """
+
+
+@runtime_checkable
+class TalksSideBySide(Protocol):
+    """A talker that answers several questions in little more time than one."""
+
+    def answer(self, asked: Sequence[Sequence[Message]], config: GenerationConfig) -> list[str]:
+        """An answer for each conversation, as `Talker.talk` gives it alone."""
+
+
+def answer_each(talker: Talker, asked: Sequence[Sequence[Message]], config: GenerationConfig) -> list[str]:
+    """Whole answers to several conversations, side by side where the talker can.
+
+    Raises:
+        UsageError: As `Talker.talk`.
+        EndpointError: As `Talker.talk`.
+    """
+    if isinstance(talker, TalksSideBySide):
+        return talker.answer(asked, config)
+    return ["".join(talker.talk(messages, config)) for messages in asked]
 
 
 def split(messages: Sequence[Message]) -> tuple[list[Turn], list[Image.Image]]:

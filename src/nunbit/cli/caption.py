@@ -15,9 +15,12 @@ from nunbit.picture_files import one_line
 from nunbit.types import Rejected
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from nunbit.chat import Talker
     from nunbit.generate import GenerationConfig
 
+_TOGETHER = 8  # pictures: as many answers take little longer than one
 WORDS = "Describe the picture in one sentence."
 
 
@@ -63,15 +66,23 @@ def command(**options: Any) -> int:
 def _captions(
     talker: Talker, files: list[Path], words: str, config: GenerationConfig
 ) -> Iterator[tuple[Path, str | Rejected]]:
-    """Each picture with what the model says, or why it could not be read."""
-    from nunbit.chat import Message
+    """Each picture with what the model says, or why it could not be read; several at a time."""
+    from nunbit.chat import Message, answer_each
+
+    for start in range(0, len(files), _TOGETHER):
+        some = files[start : start + _TOGETHER]
+        opened = [_open(path) for path in some]
+        asked = [[Message("user", (image, words))] for image in opened if not isinstance(image, Rejected)]
+        answers = iter(answer_each(talker, asked, config) if asked else [])
+        for path, image in zip(some, opened, strict=True):
+            yield path, image if isinstance(image, Rejected) else next(answers).strip()
+
+
+def _open(path: Path) -> Image.Image | Rejected:
     from nunbit.errors import ImageError
     from nunbit.images import open_image
 
-    for path in files:
-        try:
-            image, _ = open_image(path)
-        except ImageError as error:
-            yield path, Rejected(str(path), error.reason, error.message)
-            continue
-        yield path, "".join(talker.talk([Message("user", (image, words))], config)).strip()
+    try:
+        return open_image(path)[0]
+    except ImageError as error:
+        return Rejected(str(path), error.reason, error.message)
