@@ -95,7 +95,7 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_no_thread(llava: Path) -> 
     stream = talker.talk([Message("user", (picture(), "What?"))], config)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before and len(steps) < 1000
+    assert threading.active_count() <= before and len(steps) < 1000  # other tests' threads may end meanwhile
     assert torch.equal(torch.get_rng_state(), state)
 
 

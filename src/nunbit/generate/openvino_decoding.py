@@ -41,8 +41,8 @@ class OpenVinoEngine:
     Args:
         model: Its weights are copied.
         precision: ``float32``: as torch computes it, to rounding. ``bfloat16``: weights in half the memory, products in
-            bfloat16 where the processor has it. ``int8``: weights in a quarter of the memory, products as for
-            ``bfloat16``.
+            bfloat16 where the processor has it. ``int8``: weights in a quarter of the memory, products in float32:
+            OpenVINO 2026.4 is now and then wrong in bfloat16 where other models ran before in the same process.
         eye: Looks at pictures in place of the model's.
 
     Attributes:
@@ -61,7 +61,7 @@ class OpenVinoEngine:
         state = model.model.state_dict()
         name = f"llama-{fingerprint(state.items(), self._sizes, precision)}"
         graph = kept_graph(name, lambda: build_graph(self._sizes, state, precision))
-        products = "bf16" if precision != "float32" and this_machine().has_bf16 else "f32"
+        products = "bf16" if precision == "bfloat16" and this_machine().has_bf16 else "f32"
         settings = {
             "INFERENCE_PRECISION_HINT": products,
             "KV_CACHE_PRECISION": products,  # else in 8 bits
