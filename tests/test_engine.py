@@ -30,9 +30,9 @@ from nunbit.images import open_image
 from nunbit.loading import locate, model_source
 from nunbit.onnx_export import export_onnx
 from nunbit.preprocessing import Preprocessing
+from own_process import ALONE, passes_alone
 from test_onnx_export import make_family
 
-ALONE = "NUNBIT_TEST_ALONE"  # set: the process has no other test
 TEXTS = ["cat", "a photo of a cat", "창가에 앉은 고양이 한 마리", "🐈 on a 🛋️", "word " * 300]
 
 
@@ -111,14 +111,6 @@ def test_an_engine_answers_as_torch(family: str, engine: str, request: pytest.Fi
         reference.logit_bias,
         reference.preprocessing,
     )
-
-
-def passes_alone(test: str) -> None:
-    """Where other models ran before, OpenVINO 2026.4 is now and then wrong in bfloat16 on processors with AMX."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", test]
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=root, env=os.environ | {ALONE: "1"}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_the_starter_in_openvino_answers_as_torch(cache: Path, starter: Encoder) -> None:
