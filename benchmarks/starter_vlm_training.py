@@ -39,9 +39,9 @@ def main() -> None:
     options = parser.parse_args()
     page = Page("starter-vlm-training", "How the starter's vision-language model learned")
     drawings = [part for path in options.drawings for part in ("--drawings", str(path))]
-    command = ["nunbit", "train", "starter-vlm", "--coco", str(options.coco), *drawings, "--into", str(options.into)]
-    train(command, options.into, options.kill_at)
-    page.add(f"`{' '.join(command)}`")
+    arguments = ["train", "starter-vlm", "--coco", str(options.coco), *drawings, "--into", str(options.into)]
+    train([sys.executable, "-m", "nunbit", *arguments], options.into, options.kill_at)
+    page.add(f"`nunbit {' '.join(arguments)}`")
     page.add(_told(options.into))
     page.wrong += _compare(options.into, page)
     if options.page:

@@ -17,15 +17,14 @@ import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from nunbit.console import track
+from nunbit.engine import names
 from nunbit.generate.decoding import CausalDecoding, Decoding
-from nunbit.generate.llama_graph import Precision as Weights
 from nunbit.generate.openvino_decoding import OpenVinoDecoding, OpenVinoEngine, choose_engine
 from nunbit.images import find_images, open_image
 from nunbit.language_model import LanguageModel, Precision, load_language_model
@@ -73,14 +72,14 @@ def main() -> None:
     page = Page("vlm-decoding", "The next token: OpenVINO and transformers")
     page.add("## SmolLM2-135M-Instruct")
     prompts = [form.format(thing) for thing in THINGS for form in FORMS][: options.prompts]
-    exact = {"transformers fp32": _torch("float32"), "openvino fp32": _openvino("float32")}
+    exact = {"transformers fp32": _torch("float32"), "openvino fp32": _openvino("fp32")}
     page.add(_same(exact, _ids(prompts), options.tokens))
     quick = {
         "transformers bf16": _torch("bfloat16"),
-        "openvino bf16": _openvino("bfloat16"),
+        "openvino bf16": _openvino("bf16"),
         "openvino int8": _openvino("int8"),
     }
-    timings = {name: partial(_answer, contender) for name, contender in (exact | quick).items()}
+    timings = {name: contender.answer for name, contender in (exact | quick).items()}
     page.add(_speed(timings, _ids(prompts[:ROUNDS]), options.tokens))
     page.add("## The starter's vision-language model, and a picture")
     page.add(_speed(_seeing(), _pictures(options.pictures), options.tokens))
@@ -97,22 +96,27 @@ class Contender:
     @torch.inference_mode()
     def answer(self, ids: torch.Tensor, count: int) -> Answer:
         """Greedily, so many tokens, whatever would end the answer."""
-        step = self.begin()
-        mask = torch.ones_like(ids, dtype=torch.bool)
-        start = time.perf_counter()
-        logits = step(self.model.embed(ids), mask)
-        tokens, margins = [int(logits.argmax())], [_margin(logits)]
-        first = time.perf_counter() - start
-        for _ in range(count - 1):
+        step, mask = self.begin(), torch.ones_like(ids, dtype=torch.bool)
+
+        def following(token: int) -> torch.Tensor:
+            nonlocal mask
             mask = torch.cat([mask, mask.new_ones(1, 1)], dim=1)
-            logits = step(self.model.embed(torch.tensor([[tokens[-1]]])), mask)
-            tokens.append(int(logits.argmax()))
-            margins.append(_margin(logits))
-        return Answer(tuple(tokens), first, time.perf_counter() - start - first, tuple(margins))
+            return step(self.model.embed(torch.tensor([[token]])), mask)
+
+        return _timed(lambda: step(self.model.embed(ids), mask), following, count)
 
 
-def _answer(contender: Contender, ids: torch.Tensor, count: int) -> Answer:
-    return contender.answer(ids, count)
+def _timed(first: Callable[[], torch.Tensor], following: Callable[[int], torch.Tensor], count: int) -> Answer:
+    """So many tokens greedily, whatever would end the answer."""
+    start = time.perf_counter()
+    logits = first()
+    tokens, margins = [int(logits.argmax())], [_margin(logits)]
+    to_first = time.perf_counter() - start
+    for _ in range(count - 1):
+        logits = following(tokens[-1])
+        tokens.append(int(logits.argmax()))
+        margins.append(_margin(logits))
+    return Answer(tuple(tokens), to_first, time.perf_counter() - start - to_first, tuple(margins))
 
 
 def _torch(precision: Precision) -> Contender:
@@ -125,7 +129,7 @@ def _torch(precision: Precision) -> Contender:
     return Contender(model, begin)
 
 
-def _openvino(precision: Weights) -> Contender:
+def _openvino(precision: names.Precision) -> Contender:
     model = load_language_model(MODEL)
     engine = OpenVinoEngine(model, precision)
 
@@ -156,14 +160,9 @@ def _seeing() -> dict[str, Ask]:
 
 
 def _follow(decoding: Decoding, count: int) -> Answer:
-    start = time.perf_counter()
-    tokens = [int(decoding.first().argmax())]
-    first = time.perf_counter() - start
-    for _ in range(count - 1):
-        tokens.append(int(decoding.next(tokens[-1:]).argmax()))
-    rest = time.perf_counter() - start - first
+    answer = _timed(decoding.first, lambda token: decoding.next([token]), count)
     decoding.close()
-    return Answer(tuple(tokens), first, rest, ())
+    return answer
 
 
 def _pictures(folder: Path) -> list[Sample]:

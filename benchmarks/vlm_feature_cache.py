@@ -126,7 +126,7 @@ def _pictures(config: InstructModelConfig, asked: list[Conversation], folder: Pa
         return epoch
 
     turns = {"looking": look(opened), "reading": look(kept)}
-    taken = {name: [] for name in turns}  # type: dict[str, list[float]]
+    taken: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(ROUNDS):
         for name, epoch in turns.items():
             start = time.perf_counter()

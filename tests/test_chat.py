@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fake_endpoint import serve
-from nunbit.chat import Message, open_talker
+from nunbit.chat import Message, answer_each, open_talker
 from nunbit.chat.local import LocalTalker
 from nunbit.chat.remote import MAX_SIDE, RemoteTalker, data_url
 from nunbit.errors import EndpointError, ModelNotFound, UsageError
@@ -36,6 +36,15 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def say(talker: Any, messages: list[Message] = ASKED, config: GenerationConfig = CONFIG) -> str:
     return "".join(talker.talk(messages, config))
+
+
+def test_who_answers_one_after_another_is_asked_when_an_answer_is_wanted() -> None:
+    with serve() as endpoint:
+        endpoint.pieces = ("A ", "cat")
+        answers = answer_each(open_talker(f"{endpoint.url}#seer"), [ASKED, ASKED], CONFIG)
+        assert next(answers) == "A cat"
+        assert len([body for _, _, body in endpoint.asked if body]) == 1
+        assert list(answers) == ["A cat"]
 
 
 def test_a_folder_says_what_its_model_says(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from nunbit.engine.openvino_models import import_openvino
 from nunbit.generate import kept_graphs
-from nunbit.generate.kept_graphs import fingerprint, kept_graph
+from nunbit.generate.kept_graphs import fingerprint, open_graph
 
 
 @pytest.fixture(autouse=True)
@@ -28,21 +28,43 @@ def make() -> Any:
     return openvino.Model([ops.matmul(node, ops.constant(np.ones((300, 4), np.float32)), False, False)], [node], "m")
 
 
-def test_a_graph_is_made_once() -> None:
-    path = kept_graph("one", make)
-    assert path.is_file()
-    assert kept_graph("one", pytest.fail) == path
+def compile_graph(graph: Any) -> Any:
+    return import_openvino().Core().compile_model(graph, "CPU")
+
+
+def test_a_graph_is_made_once(cache: Path) -> None:
+    open_graph("one", make, compile_graph)
+    assert open_graph("one", pytest.fail, lambda graph: graph) == cache / "one.xml"
+
+
+@pytest.mark.parametrize("end", [".xml", ".bin"])
+def test_a_damaged_graph_is_made_again(cache: Path, end: str) -> None:
+    open_graph("one", make, compile_graph)
+    (cache / f"one{end}").write_bytes(b"<net")
+    compiled = open_graph("one", make, compile_graph)
+    found = compiled(np.ones((2, 300), np.float32))[0]
+    np.testing.assert_array_equal(found, np.full((2, 4), 300, np.float32))
+    compile_graph(cache / "one.xml")
 
 
 def test_what_was_not_used_for_longest_goes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for age, name in enumerate(("new", "old", "oldest")):
-        path = kept_graph(name, make)
-        os.utime(path, (1e9 - age, 1e9 - age))
-    (cache / "draft-gone.xml").write_text("")
+        open_graph(name, make, compile_graph)
+        os.utime(cache / f"{name}.xml", (1e9 - age, 1e9 - age))
+    for left in ("draft-gone.xml", "lost.bin"):  # somebody was killed while writing
+        (cache / left).write_text("")
     monkeypatch.setattr(kept_graphs, "_MOST_BYTES", 3 * sum(file.stat().st_size for file in cache.glob("old.*")))
-    kept_graph("last", make)
+    open_graph("last", make, compile_graph)
     assert sorted(path.stem for path in cache.glob("*.xml")) == ["last", "new", "old"]
     assert sorted(path.stem for path in cache.glob("*.bin")) == ["last", "new", "old"]
+
+
+def test_a_full_disk_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(import_openvino(), "save_model", fails)
+    assert open_graph("one", make, compile_graph) is not None
 
 
 def test_every_weight_and_every_setting_counts() -> None:

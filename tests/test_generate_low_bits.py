@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nunbit.generate.low_bits import GROUP, LowBits, nearest, without_loss
+from nunbit.generate.low_bits import GROUP, LowBits, find_low_bits
 
 ROWS, GROUPS = 24, 5
+Quantize: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def random_weights() -> NDArray[np.float32]:
@@ -34,9 +38,10 @@ def as_q8_0(weights: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(("quantize", "bits"), [(as_q4_1, 4), (as_q8_0, 8)])
-def test_few_bits_are_found_again(quantize: object, bits: int) -> None:
-    weights = quantize(random_weights())  # type: ignore[operator]
-    found = without_loss(weights)
+@pytest.mark.parametrize("loss", [False, True])
+def test_few_bits_are_found_again(quantize: Quantize, bits: int, loss: bool) -> None:
+    weights = quantize(random_weights())
+    found = find_low_bits(weights, loss=loss)
     assert found is not None
     assert found.bits == bits
     assert found.values.min() >= (0 if bits == 4 else -127)
@@ -48,13 +53,13 @@ def test_few_bits_are_found_again(quantize: object, bits: int) -> None:
 def test_a_single_other_weight_is_noticed() -> None:
     weights = as_q4_1(random_weights())
     weights[3, 40] += 0.01
-    assert without_loss(weights) is None
+    assert find_low_bits(weights, loss=False) is None
 
 
 def test_weights_of_many_bits_stay_so_unless_rounded() -> None:
     weights = random_weights()
-    assert without_loss(weights) is None
-    rounded = nearest(weights)
+    assert find_low_bits(weights, loss=False) is None
+    rounded = find_low_bits(weights, loss=True)
     assert rounded is not None
     step = np.abs(weights).reshape(ROWS, GROUPS, GROUP).max(2).repeat(GROUP, 1) / 127
     off = np.abs(rounded.weights() - weights) / step
@@ -64,7 +69,7 @@ def test_weights_of_many_bits_stay_so_unless_rounded() -> None:
 
 def test_a_group_of_equal_weights_has_a_scale() -> None:
     for value in (0.0, 0.25, -3.0):
-        found = without_loss(np.full((2, GROUP), value, np.float32))
+        found = find_low_bits(np.full((2, GROUP), value, np.float32), loss=False)
         assert isinstance(found, LowBits)
         assert np.isfinite(found.scale).all()
         np.testing.assert_allclose(found.weights(), value, rtol=1e-6)
@@ -72,5 +77,5 @@ def test_a_group_of_equal_weights_has_a_scale() -> None:
 
 def test_rows_that_do_not_fall_into_groups_are_left_alone() -> None:
     weights = random_weights()[:, :40]
-    assert without_loss(weights) is None
-    assert nearest(weights) is None
+    assert find_low_bits(weights, loss=False) is None
+    assert find_low_bits(weights, loss=True) is None

@@ -12,11 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from nunbit.engine.names import Precision
 from nunbit.errors import UnsupportedModel, UsageError
 from nunbit.generate import GenerationConfig, Generator, openvino_decoding
 from nunbit.generate.decoding import CausalDecoding, Decoding
 from nunbit.generate.llama_graph import FUSED
-from nunbit.generate.low_bits import nearest
+from nunbit.generate.low_bits import find_low_bits
 from nunbit.generate.openvino_decoding import OpenVinoDecoding, OpenVinoEngine, choose_engine
 from nunbit.generate.openvino_eye import OpenVinoEye
 from nunbit.language_model import LanguageModel, make_language_model
@@ -26,6 +27,7 @@ from test_generate_low_bits import as_q4_1, as_q8_0
 from tiny_vlm import make_lively_vlm, make_vlm, picture, question
 
 CONFIG = GenerationConfig(max_new_tokens=24)
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 LLAMAS = ["llava", "smolvlm", "nanovlm", "instructblip", "mplug-owl"]
 
 
@@ -110,7 +112,7 @@ def what_is_read(model: LanguageModel, batch: int = 1) -> tuple[torch.Tensor, to
 
 def test_in_sixteen_bits_it_says_nearly_the_same() -> None:
     model = even_llama()
-    exact, rounded = (OpenVinoEngine(model, one).read(*what_is_read(model)) for one in ("float32", "bfloat16"))
+    exact, rounded = (OpenVinoEngine(model, one).read(*what_is_read(model)) for one in PRECISIONS)
     assert float((exact - rounded).abs().max()) > 0
     assert torch.cosine_similarity(exact, rounded).item() > 0.999
 
@@ -120,7 +122,7 @@ def test_in_eight_bits_it_is_the_model_with_its_weights_rounded() -> None:
     embedded, mask = what_is_read(model, 2)
     found = OpenVinoEngine(model, "int8").read(embedded, mask)
     assert float((found - OpenVinoEngine(model).read(embedded, mask)).abs().max()) > 0
-    change_matrices(model, lambda name, weights: nearest(weights).weights())
+    change_matrices(model, lambda name, weights: find_low_bits(weights, loss=True).weights())
     expected = model(embedded, mask).logits[:, -1].detach()
     np.testing.assert_allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
 

@@ -46,9 +46,14 @@ def page(browser: Page, talker: FakeTalker) -> Iterator[Page]:
     browser.js("panel.close()")
     talker.allowed.release(1000)
     browser.wait(lambda: talker.at_once == 0)
+    forbid(talker)
+    assert browser.problems() == []
+
+
+def forbid(talker: FakeTalker) -> None:
+    """Take back what was allowed and not used."""
     while talker.allowed.acquire(blocking=False):
         pass
-    assert browser.problems() == []
 
 
 def ask(page: Page, words: str) -> None:
@@ -65,7 +70,8 @@ def test_an_answer_comes_in_pieces_and_the_next_question_knows_it(page: Page, ta
     talker.allowed.release(1000)
     page.wait(lambda: not page.js(BUSY))
     assert "The answer was cut here." in page.text(".talk .answer")
-    page.type(".talk input", "정말?\n")  # what was allowed and not used may answer it before anyone looks
+    forbid(talker)
+    ask(page, "정말?")
     talker.allowed.release(1000)
     page.wait(lambda: "정말?1" in page.text(".talk .log > :last-child"))
     question, answer, again = talker.conversations[-1]

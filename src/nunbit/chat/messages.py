@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -60,16 +60,17 @@ class TalksSideBySide(Protocol):
         """An answer for each conversation, as `Talker.talk` gives it alone."""
 
 
-def answer_each(talker: Talker, asked: Sequence[Sequence[Message]], config: GenerationConfig) -> list[str]:
-    """Whole answers to several conversations, side by side where the talker can.
+def answer_each(talker: Talker, asked: Sequence[Sequence[Message]], config: GenerationConfig) -> Iterator[str]:
+    """Whole answers to several conversations: all at once where the talker can, else each when it is asked for.
 
     Raises:
         UsageError: As `Talker.talk`.
         EndpointError: As `Talker.talk`.
     """
     if isinstance(talker, TalksSideBySide):
-        return talker.answer(asked, config)
-    return ["".join(talker.talk(messages, config)) for messages in asked]
+        yield from talker.answer(asked, config)
+    else:
+        yield from ("".join(talker.talk(messages, config)) for messages in asked)
 
 
 def split(messages: Sequence[Message]) -> tuple[list[Turn], list[Image.Image]]:

@@ -73,7 +73,7 @@ def _captions(
         some = files[start : start + _TOGETHER]
         opened = [_open(path) for path in some]
         asked = [[Message("user", (image, words))] for image in opened if not isinstance(image, Rejected)]
-        answers = iter(answer_each(talker, asked, config) if asked else [])
+        answers = answer_each(talker, asked, config)
         for path, image in zip(some, opened, strict=True):
             yield path, image if isinstance(image, Rejected) else next(answers).strip()
 

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import click
 
 from nunbit.cli.arguments import tell
-from nunbit.engine.names import AUTO, TORCH, requested_engine
 from nunbit.errors import UsageError
 from nunbit.picture_files import one_line
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_PAYS = 20
+_PAYS = 20  # questions: as many take longer on torch than an engine from the cache takes to open
 MODEL_HELP = "A model folder, of nunbit or transformers; or an endpoint: https://HOST/v1#MODEL."
 
 _OPTIONS = (
@@ -81,6 +80,8 @@ class TalkOptions:
             UsageError: It is not clear whose the keys are.
         """
         from functools import partial
+
+        from nunbit.engine.names import AUTO, TORCH, requested_engine
 
         variables = self._variables(models)
         engine = requested_engine(self.engine)

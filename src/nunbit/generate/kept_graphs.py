@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from nunbit.caches import cache_folder
 from nunbit.durable import only_writer
 from nunbit.engine.openvino_models import import_openvino
 from nunbit.engine.record import versions
+from nunbit.errors import EngineRefused
+
+T = TypeVar("T")
 
 _MOST_BYTES = 8_000_000_000  # of all graphs together
 
@@ -29,43 +32,60 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]], *settings: object) -> str
     return digest.hexdigest()
 
 
-def kept_graph(name: str, make: Callable[[], Any]) -> Any:
-    """Find a graph in the cache, or make it.
+def open_graph(name: str, make: Callable[[], Any], compile_graph: Callable[[Any], T]) -> T:
+    """Compile a graph that is in the cache, or make it first. One that is damaged is made again.
 
     Args:
         name: With a `fingerprint` of all that it is made of.
         make: Gives the `openvino.Model`.
+        compile_graph: Takes it, or the path of its ``.xml``, beside which the weights lie.
 
-    Returns:
-        The path of its ``.xml``, beside which the weights lie; the graph itself where the cache cannot be written.
+    Raises:
+        RuntimeError: OpenVINO cannot compile it.
     """
     try:
         folder = cache_folder("graphs")
         with only_writer(folder / "graphs.lock", "the cache of graphs", wait=True):
-            path = folder / f"{name}.xml"
-            if path.is_file():
-                os.utime(path)  # those that were used last stay
-            else:
-                _write(path, make())
-            return path
-    except OSError:
-        return make()
+            return _opened(folder / f"{name}.xml", make, compile_graph)
+    except OSError:  # the cache cannot be written
+        return compile_graph(make())
+
+
+def _opened(path: Path, make: Callable[[], Any], compile_graph: Callable[[Any], T]) -> T:
+    if path.is_file():
+        try:
+            compiled = compile_graph(path)
+        except (RuntimeError, EngineRefused):
+            path.unlink()
+        else:
+            os.utime(path)  # those that were used last stay
+            return compiled
+    _write(path, make())
+    return compile_graph(path)
 
 
 def _write(path: Path, graph: Any) -> None:
     draft = path.with_name(f"draft-{path.name}")
-    import_openvino().save_model(graph, draft, compress_to_fp16=False)
+    try:
+        import_openvino().save_model(graph, draft, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"{draft} cannot be written: {error}") from error
     draft.with_suffix(".bin").replace(path.with_suffix(".bin"))  # who finds the .xml finds both
     draft.replace(path)
-    _tidy(path.parent, keep=path)
+    _tidy(path.parent, keep=path.stem)
 
 
-def _tidy(folder: Path, keep: Path) -> None:
-    """Delete the graphs that were not used for longest while all take too much room, and drafts that nobody writes."""
+def _tidy(folder: Path, keep: str) -> None:
+    """Delete the graphs that were not used for longest while all take too much room, and what was left half written."""
     room = _MOST_BYTES
-    for path in sorted(folder.glob("*.xml"), key=lambda path: -path.stat().st_mtime):
-        files = [file for file in (path, path.with_suffix(".bin")) if file.is_file()]
-        room -= sum(file.stat().st_size for file in files)
-        if path != keep and (room < 0 or path.name.startswith("draft-")):
-            for file in files:
+    graphs = {file.stem: [folder / f"{file.stem}{end}" for end in (".xml", ".bin")] for file in folder.glob("*.[xb]*")}
+    for stem, files in sorted(graphs.items(), key=lambda graph: -_last_used(graph[1][0])):
+        there = [file for file in files if file.is_file()]
+        room -= sum(file.stat().st_size for file in there)
+        if stem != keep and (room < 0 or len(there) < len(files) or stem.startswith("draft-")):
+            for file in there:
                 file.unlink()
+
+
+def _last_used(xml: Path) -> float:
+    return xml.stat().st_mtime if xml.is_file() else 0.0

@@ -19,20 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from nunbit.engine.openvino_models import import_openvino
 from nunbit.errors import UnsupportedModel
-from nunbit.generate.low_bits import LowBits, nearest, without_loss
+from nunbit.generate.low_bits import LowBits, find_low_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+    from nunbit.engine.names import Precision
 
 FUSED = "ScaledDotProductAttention"
 """What stays of an attention in a compiled graph when it keeps its keys and values itself; others are taken apart."""
@@ -202,12 +202,10 @@ class _Writer:
 
     def _matrix(self, weights: NDArray[np.float32]) -> Any:
         """(O, I) as the processor is to keep it; the plugin makes numbers of it while it multiplies."""
-        few = without_loss(weights)
-        if few is None and self._precision == "int8":
-            few = nearest(weights)
+        few = find_low_bits(weights, loss=self._precision == "int8")
         if few is not None:
             return self._few_bits(few)
-        if self._precision == "bfloat16":
+        if self._precision == "bf16":
             return self._ops.convert(self._ops.constant(weights.astype(np.float16)), "f32")
         return self._ops.constant(weights)
 

@@ -43,26 +43,24 @@ class LowBits:
         return plain
 
 
-def without_loss(weights: NDArray[np.float32]) -> LowBits | None:
-    """Weights (O, I) in four or eight bits, where that changes none of them by more than rounding; else None."""
-    groups = _groups(weights)
-    if groups is None:
-        return None
-    return _same(groups, _four_bits(groups)) or _same(groups, _eight_bits(groups))
+def find_low_bits(weights: NDArray[np.float32], *, loss: bool) -> LowBits | None:
+    """Weights in four or eight bits, where that changes none of them by more than rounding.
 
-
-def nearest(weights: NDArray[np.float32]) -> LowBits | None:
-    """Weights (O, I) in eight bits, each off by at most half of 1/127 of its group's largest.
+    Args:
+        weights: (O, I).
+        loss: Others are taken, too: in eight bits, each off by at most half of 1/127 of its group's largest.
 
     Returns:
-        None where the columns are no multiple of 32.
+        None where there is no such form, or the columns are no multiple of 32.
     """
-    groups = _groups(weights)
-    return None if groups is None else _eight_bits(groups)
-
-
-def _groups(weights: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    return weights.reshape(len(weights), -1, GROUP) if weights.shape[1] % GROUP == 0 else None
+    if weights.shape[1] % GROUP:
+        return None
+    groups = weights.reshape(len(weights), -1, GROUP)
+    four = _four_bits(groups)
+    if _is_same(groups, four):
+        return four
+    eight = _eight_bits(groups)
+    return eight if loss or _is_same(groups, eight) else None
 
 
 def _eight_bits(groups: NDArray[np.float32]) -> LowBits:
@@ -77,9 +75,9 @@ def _four_bits(groups: NDArray[np.float32]) -> LowBits:
     return LowBits(4, np.rint((groups - least) / scale).astype(np.uint8), scale, -least / scale)
 
 
-def _same(groups: NDArray[np.float32], found: LowBits) -> LowBits | None:
+def _is_same(groups: NDArray[np.float32], found: LowBits) -> bool:
     off = np.abs(found.weights().reshape(groups.shape) - groups).max(2)
-    return found if (off <= _SAME * np.abs(groups).max(2)).all() else None
+    return bool((off <= _SAME * np.abs(groups).max(2)).all())
 
 
 def _positive(scale: NDArray[np.float32]) -> NDArray[np.float32]:

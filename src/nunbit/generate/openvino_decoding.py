@@ -15,12 +15,12 @@ from torch import Tensor
 
 from nunbit.cores import usable_cores
 from nunbit.engine.machine import this_machine
-from nunbit.engine.names import AUTO, COSINE_FLOOR, OPENVINO, TORCH, requested_engine
+from nunbit.engine.names import AUTO, COSINE_FLOOR, OPENVINO, TORCH, Precision, requested_engine
 from nunbit.engine.openvino_models import import_openvino
 from nunbit.errors import ModelError, UsageError
 from nunbit.generate.decoding import rest_of, room_of
-from nunbit.generate.kept_graphs import fingerprint, kept_graph
-from nunbit.generate.llama_graph import LlamaSizes, Precision, build_graph
+from nunbit.generate.kept_graphs import fingerprint, open_graph
+from nunbit.generate.llama_graph import LlamaSizes, build_graph
 from nunbit.generate.openvino_eye import OpenVinoEye
 from nunbit.generate.prefix import Key, keys_of, shared_prefix
 from nunbit.vlm.batching import Sample, collate
@@ -40,7 +40,7 @@ class OpenVinoEngine:
 
     Args:
         model: Its weights are copied.
-        precision: ``float32``: as torch computes it, to rounding. ``bfloat16``: weights in half the memory, products in
+        precision: ``fp32``: as torch computes it, to rounding. ``bf16``: weights in half the memory, products in
             bfloat16 where the processor has it. ``int8``: weights in a quarter of the memory, products in float32:
             OpenVINO 2026.4 is now and then wrong in bfloat16 where other models ran before in the same process.
         eye: Looks at pictures in place of the model's.
@@ -55,13 +55,12 @@ class OpenVinoEngine:
     """
 
     def __init__(
-        self, model: LanguageModel, precision: Precision = "float32", eye: Callable[[Tensor], Tensor] | None = None
+        self, model: LanguageModel, precision: Precision = "fp32", eye: Callable[[Tensor], Tensor] | None = None
     ) -> None:
         self._sizes = LlamaSizes.of(model.model.config)
         state = model.model.state_dict()
         name = f"llama-{fingerprint(state.items(), self._sizes, precision)}"
-        graph = kept_graph(name, lambda: build_graph(self._sizes, state, precision))
-        products = "bf16" if precision == "bfloat16" and this_machine().has_bf16 else "f32"
+        products = "bf16" if precision == "bf16" and this_machine().has_bf16 else "f32"
         settings = {
             "INFERENCE_PRECISION_HINT": products,
             "KV_CACHE_PRECISION": products,  # else in 8 bits
@@ -71,7 +70,12 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,
         }
         openvino = import_openvino()
-        self._request: Any = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        compiled = open_graph(
+            name,
+            lambda: build_graph(self._sizes, state, precision),
+            lambda graph: openvino.Core().compile_model(graph, "CPU", settings),
+        )
+        self._request: Any = compiled.create_infer_request()
         self._tensor: Any = openvino.Tensor
         self.keys: list[Key] = []
         self.eye = eye
@@ -139,8 +143,7 @@ def choose_engine(
     if wanted not in OPENVINO:
         hint = f"one of: {', '.join((AUTO, TORCH, *OPENVINO))}"
         raise UsageError(f"{wanted} computes no language models", hint=hint)
-    precisions: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-    return _open_engine(model, precisions[OPENVINO[wanted] or "int8"], tell)
+    return _open_engine(model, OPENVINO[wanted] or "int8", tell)
 
 
 def _open_engine(model: VisionLanguageModel, precision: Precision, tell: Callable[[str], None]) -> OpenVinoEngine:

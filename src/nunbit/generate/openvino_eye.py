@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from nunbit.engine.machine import this_machine
 from nunbit.engine.names import COSINE_FLOOR
 from nunbit.engine.openvino_models import CompiledModel, convert
 from nunbit.errors import EngineRefused
-from nunbit.generate.kept_graphs import fingerprint, kept_graph
+from nunbit.generate.kept_graphs import fingerprint, open_graph
 from nunbit.programs import Program
 
 if TYPE_CHECKING:
@@ -38,17 +37,17 @@ class OpenVinoEye:
         example = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
         program = Program(eye, eye.parts, example, {0: ("pictures", None)})
         weights = ((str(number), one) for number, part in enumerate(eye.parts) for one in part.state_dict().values())
-        path = kept_graph(f"eye-{fingerprint(weights, eye.config)}", lambda: convert(program, "picture"))
-        self._model = CompiledModel(path, "fp32", this_machine(), streams=1)
-        cosine = _cosine(self(example), eye(example))
-        if not cosine >= COSINE_FLOOR["fp32"]:
-            raise EngineRefused(f"the eye on OpenVINO says something else: cosine {cosine:.6f}", hint="--engine torch")
+        self._model = open_graph(
+            f"eye-{fingerprint(weights, eye.config)}",
+            lambda: convert(program, "picture"),
+            lambda graph: CompiledModel(graph, "fp32", this_machine(), streams=1),
+        )
+        with torch.no_grad():
+            cosines = torch.cosine_similarity(self(example).flatten(1), eye(example).flatten(1))
+        if not cosines.min() >= COSINE_FLOOR["fp32"]:
+            found = f"the eye on OpenVINO says something else: cosine {cosines.min():.6f}"
+            raise EngineRefused(found, hint="--engine torch")
 
     def __call__(self, pixel_values: Tensor) -> Tensor:
         """(K, 3, S, S) floating, normalized → (K, P, D) float32."""
         return torch.from_numpy(self._model(pixel_values.float().numpy()))
-
-
-def _cosine(found: Tensor, expected: Tensor) -> float:
-    one, other = (rows.detach().double().numpy().ravel() for rows in (found, expected))
-    return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-12))
