@@ -237,15 +237,22 @@ def begin(client: Client, body: Any) -> http.client.HTTPConnection:
 
 def test_a_streamed_answer_may_take_long_as_long_as_it_goes_on(tmp_path: Path) -> None:
     slow = FakeTalker()
-    settings = Settings(tmp_path / "x.nunbit", port=0, limits=Limits(seconds=1.0))
-    with serving(settings, talker=slow) as client:
+    limits = Limits(seconds=5.0)  # ten times the pause below, so that a busy machine breaks nothing off
+    with serving(Settings(tmp_path / "x.nunbit", port=0, limits=limits), talker=slow) as client:
         slow.allowed.release()
-        chunks = iter(speak(client).chat.completions.create(model="fake", **ask("a", stream=True, max_tokens=5)))
-        for _ in range(4):
+        begun = time.monotonic()
+        chunks = iter(speak(client).chat.completions.create(model="fake", **ask("a", stream=True, max_tokens=999)))
+        while time.monotonic() < begun + limits.seconds + 1:
             next(chunks)
             time.sleep(0.5)
             slow.allowed.release()
+        slow.allowed.release(999)
         assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
+
+
+def test_an_answer_that_does_not_go_on_is_too_slow(tmp_path: Path) -> None:
+    slow = FakeTalker()
+    with serving(Settings(tmp_path / "x.nunbit", port=0, limits=Limits(seconds=1.0)), talker=slow) as client:
         assert client("POST", CHAT, ask("b")).status == 504
         slow.allowed.release(9)
 
