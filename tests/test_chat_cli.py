@@ -176,7 +176,7 @@ def test_pictures_are_captioned_side_by_side(monkeypatch: pytest.MonkeyPatch, fo
         (["ask", "photo.png", "?", "--model", "tiny-vlm", "--stop", ""], "empty text"),
         (["ask", "photo.png", "?", "--model", "tiny-vlm", "--temperature", "nan"], "temperature is nan"),
         (["chat", "photo.png", "--model", "http://127.0.0.1:9/v1#x", "--say", "?"], "cannot be reached"),
-        (["caption", "nowhere", "--model", "tiny-vlm"], "no photograph found in nowhere"),
+        (["caption", "nowhere", "--model", "tiny-vlm"], "there is no file or folder nowhere"),
         (["caption", "photo.png", "--model", "http://127.0.0.1/v1#x", "--key-env", "NO_KEY"], "NO_KEY is not set"),
     ],
 )

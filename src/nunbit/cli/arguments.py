@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,4 +65,8 @@ def read_labels_file(path: Path) -> list[str]:
 
 def no_photograph(paths: Sequence[str]) -> UsageError:
     """The error for paths that lead to no picture at all."""
+    missing = [path for path in paths if path != "-" and not os.path.exists(path)]
+    if missing:
+        message = f"there is no file or folder {', '.join(missing)}"
+        return UsageError(message, hint="is the name right, and is it below this folder?")
     return UsageError(f"no photograph found in {', '.join(paths)}", hint="give a picture or a folder of pictures")
