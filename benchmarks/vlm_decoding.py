@@ -23,14 +23,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from nunbit.console import track
-from nunbit.engine import names
+from nunbit.generate import openvino_engine
 from nunbit.generate.decoding import CausalDecoding, Decoding
-from nunbit.generate.openvino_decoding import OpenVinoDecoding, OpenVinoEngine, choose_engine
+from nunbit.generate.openvino_engine import OpenVinoEngine, OpenVinoSession, choose_engine
+from nunbit.generate.sessions import Session, TorchSession
 from nunbit.images import find_images, open_image
 from nunbit.language_model import LanguageModel, Precision, load_language_model
 from nunbit.vlm.batching import Sample, SampleReader
 from nunbit.vlm.conversation import PICTURE, Turn
 from nunbit.vlm.loading import load_vlm
+from nunbit.vlm.model import VisionLanguageModel
 from transformers import DynamicCache
 
 from pages import Page, table
@@ -76,7 +78,6 @@ def main() -> None:
     page.add(_same(exact, _ids(prompts), options.tokens))
     quick = {
         "transformers bf16": _torch("bfloat16"),
-        "openvino bf16": _openvino("bf16"),
         "openvino int8": _openvino("int8"),
     }
     timings = {name: contender.answer for name, contender in (exact | quick).items()}
@@ -129,7 +130,7 @@ def _torch(precision: Precision) -> Contender:
     return Contender(model, begin)
 
 
-def _openvino(precision: names.Precision) -> Contender:
+def _openvino(precision: openvino_engine.Precision) -> Contender:
     model = load_language_model(MODEL)
     engine = OpenVinoEngine(model, precision)
 
@@ -149,13 +150,12 @@ def _seeing() -> dict[str, Ask]:
     engine = choose_engine(whole, "openvino-int8")
     assert engine is not None
 
-    def openvino(sample: Sample) -> Decoding:
-        engine.forget()
-        return OpenVinoDecoding(whole, [sample], engine)
+    def ask(model: VisionLanguageModel, begin: Callable[[], Session]) -> Ask:
+        return lambda sample, count: _follow(CausalDecoding(model, [sample], begin(), remember=False), count)
 
     return {
-        "transformers bf16": lambda sample, count: _follow(CausalDecoding(half, [sample], None), count),
-        "openvino int8": lambda sample, count: _follow(openvino(sample), count),
+        "transformers bf16": ask(half, lambda: TorchSession(half.language_model)),
+        "openvino int8": ask(whole, lambda: OpenVinoSession(engine)),
     }
 
 

@@ -65,7 +65,8 @@ def generated(talker: TransformersTalker, *parts: str | Image.Image) -> str:
 
 def test_every_family_sees_and_answers_as_transformers_has_it(talker: TransformersTalker) -> None:
     said = ask(talker, picture(), "What?")
-    assert said == generated(talker, picture(), "What?") != ""
+    whole = generated(talker, picture(), "What?")
+    assert said == whole.rstrip("\ufffd") != ""  # an answer that is cut does not end in a part of a character
     assert len({said, ask(talker, picture(1), "What?"), ask(talker, picture(), "Where is it?")}) == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,17 +13,15 @@ from transformers import DynamicCache
 
 from nunbit.errors import ConfigError, UsageError
 from nunbit.generate import GenerationConfig, Generator
-from nunbit.generate.answer_text import AnswerText, Endings, endings_of
 from nunbit.generate.decoding import CausalDecoding, EncoderDecoderDecoding
 from nunbit.generate.prefix import PrefixCache, keys_of
 from nunbit.generate.sampling import Sampler, keep_likely
+from nunbit.generate.sessions import TorchSession
 from nunbit.language_model import make_language_model
 from nunbit.vlm.assembly import list_presets
 from nunbit.vlm.batching import Sample, collate
-from nunbit.vlm.config import ChatFormat
 from nunbit.vlm.conversation import PICTURE, Turn
 from nunbit.vlm.model import VisionLanguageModel
-from tiny_vlm import byte_tokenizer as make_tokenizer
 from tiny_vlm import make_lively_vlm as make_vlm
 from tiny_vlm import picture, question
 
@@ -68,7 +67,7 @@ def without_cache(model: VisionLanguageModel, sample: Sample, tokens: Sequence[i
 def decoding_of(model: VisionLanguageModel, samples: Sequence[Sample], prefixes: PrefixCache | None = None) -> Any:
     if model.language_model.is_encoder_decoder:
         return EncoderDecoderDecoding(model, samples)
-    return CausalDecoding(model, samples, prefixes)
+    return CausalDecoding(model, samples, TorchSession(model.language_model, prefixes))
 
 
 def greedy(decoding: Any, count: int = LENGTH) -> list[list[int]]:
@@ -152,14 +151,22 @@ def test_a_further_turn_reads_only_what_is_new(llava: VisionLanguageModel) -> No
     turns += [Turn("assistant", (said,)), Turn("user", ("And ", PICTURE, "this?"))]
     sample = generator.reader.read(turns, [picture(), picture(1)], answer=True)
     wanted = plain.answer([sample], config)
-    logits = CausalDecoding(llava, [sample], None).first()
-    again = CausalDecoding(llava, [sample], generator._prefixes).first()
+    logits = decoding_of(llava, [sample]).first()
+    again = decoding_of(llava, [sample], generator._prefixes).first()
     torch.testing.assert_close(again, logits, atol=2e-4, rtol=1e-3)  # tells the pictures apart where answers may not
     forwards = Forwards(llava)
     assert generator.answer([sample], config) == wanted
     tokens, pictures = forwards.take()
     assert pictures == 1
     assert tokens < 120 < len(sample.encoded.input_ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_features_are_told_apart_whatever_their_numbers_are(llava: VisionLanguageModel, dtype: torch.dtype) -> None:
+    (sample,) = read(Generator(llava), ("What is it?", 0))
+    features = torch.randn(1, 16, llava.eye.hidden_size).to(dtype)
+    seen = [replace(sample, pixel_values=None, image_features=one) for one in (features, features + 1, features.half())]
+    assert len({tuple(keys_of(one)) for one in (*seen, sample)}) == 4
 
 
 def test_what_was_read_in_part_is_not_kept() -> None:
@@ -198,7 +205,7 @@ def test_a_cache_is_kept_for_the_last_conversations_and_written_by_none(llava: V
     found = []
     for sample in (*samples[:2], *samples):
         found.append(cache.take(keys_of(sample))[1])
-        greedy(CausalDecoding(llava, [sample], cache), 2)
+        greedy(decoding_of(llava, [sample], cache), 2)
     shared = found[1]  # what stands in front of the picture
     lengths = [len(sample.encoded.input_ids) - 1 for sample in samples]
     assert found == [0, shared, *lengths[:2], shared]
@@ -243,6 +250,12 @@ def test_draws_follow_the_probabilities(temperature: float) -> None:
         assert again(logits.repeat(2, 1)) == sampler(logits) * 2
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-40, 5e-324])
+def test_hardly_any_temperature_takes_the_likeliest(temperature: float) -> None:
+    rows = torch.tensor([[2.0, 300.0, 0.0], [1e4, -1e4, 9e3]])
+    assert Sampler(GenerationConfig(temperature=temperature), 2)(rows) == [1, 0]
+
+
 def test_top_p_leaves_the_fewest_that_are_enough() -> None:
     row = torch.tensor([[0.1, 0.5, 0.15, 0.25]])
     for top_p, left in ((0.01, [1]), (0.5, [1]), (0.6, [1, 3]), (0.75, [1, 3]), (0.8, [1, 2, 3]), (1.0, [0, 1, 2, 3])):
@@ -252,65 +265,10 @@ def test_top_p_leaves_the_fewest_that_are_enough() -> None:
     assert Sampler(GenerationConfig(), 1)(row) == [1]
 
 
-def say(text: str, endings: Endings) -> tuple[list[str], bool]:
-    """The pieces that come when a text is said byte by byte."""
-    tokenizer = make_tokenizer()
-    answer = AnswerText(tokenizer, endings)
-    pieces = []
-    for token in tokenizer.encode(text, add_special_tokens=False):
-        pieces.append(answer.add(token))
-        if answer.done:
-            break
-    done = answer.done
-    return [piece for piece in (*pieces, answer.finish()) if piece], done
-
-
-def test_no_character_comes_in_parts() -> None:
-    text = "고양이 🐈 a"
-    pieces, done = say(text, Endings())
-    assert pieces == list(text) and not done
-    assert say("", Endings()) == ([], False)
-
-
-@pytest.mark.parametrize(
-    ("text", "stop", "wanted", "done"),
-    [
-        ("a cat###Human: b", ("###",), "a cat", True),
-        ("a c#a##t", ("###",), "a c#a##t", False),
-        ("ab##", ("###",), "ab##", False),
-        ("aab", ("ab", "b"), "a", True),
-        ("고양이 끝입니다", ("끝",), "고양이 ", True),
-        ("xaabab", ("abab", "aabb"), "xa", True),
-    ],
-)
-def test_nothing_of_a_stop_text_comes(text: str, stop: tuple[str, ...], wanted: str, done: bool) -> None:
-    pieces, ended = say(text, Endings(stop=stop))
-    assert ("".join(pieces), ended) == (wanted, done)
-    assert all(wanted.startswith("".join(pieces[: number + 1])) for number in range(len(pieces)))
-
-
-def test_an_answer_ends_at_marks_and_end_tokens() -> None:
-    tokenizer = make_tokenizer()
-    special = endings_of(ChatFormat(answer_after="<|im_end|>", answer_lead=" "), tokenizer, ("stop",))
-    assert special.ids == {tokenizer.eos_token_id} and len(special.mark) == 1 and special.stop == ("stop",)
-    assert say(" a cat<|im_end|>b", special) == (list("a cat"), True)
-    assert say("a cat</s>b", special) == (list("a cat"), True)
-    assert say("  a stove", special)[0] == [" ", "a", " ", "stov", "e"]
-    letters = endings_of(ChatFormat(answer_after="##"), tokenizer, ())
-    assert letters.stop == ("##",) and say("a#b##c", letters) == (["a", "#b"], True)
-    assert endings_of(ChatFormat(), tokenizer, ()).mark == ()
-    two = Endings(mark=tuple(tokenizer.encode("<|im_end|>\n")))
-    assert say("a<|im_end|>b<|im_end|>\nc", two) == (["a", "b"], True)
-    two = Endings(mark=tuple(tokenizer.encode("\n<|im_end|>")))
-    assert say("a\nb\n<|im_end|>c", two) == (["a", "\nb"], True)
-    lead = Endings(lead="A: ")
-    assert [say(text, lead)[0] for text in ("A: cat", "A", "A cat")] == [list("cat"), ["A"], ["A ", "c", "a", "t"]]
-
-
 def test_the_words_of_a_model_end_where_they_should(llava: VisionLanguageModel) -> None:
     generator = Generator(llava)
     (sample,) = read(generator, ("What is it?", 0))
-    (tokens,) = greedy(CausalDecoding(llava, [sample], None), 40)
+    (tokens,) = greedy(decoding_of(llava, [sample]), 40)
     pieces = list(generator.stream(sample, GenerationConfig(max_new_tokens=40)))
     assert all(pieces)
     whole = "".join(pieces)
@@ -343,7 +301,10 @@ def test_a_conversation_ends_where_the_positions_end() -> None:
     most = model.language_model.model.config.max_position_embeddings
     room = most - len(sample.encoded.input_ids)
     assert 0 < room < 30
-    generator.answer([sample], GenerationConfig(max_new_tokens=1000))
+    config = GenerationConfig(max_new_tokens=1000)
+    alone = [generator.answer([one], config)[0] for one in (sample, *read(generator, ("What?", 0)))]
+    assert generator.answer([sample, *read(generator, ("What?", 0))], config) == alone
+    assert len(alone[0]) <= room < len(alone[1])
     (longer,) = read(generator, ("x" * 520, 0))
     with pytest.raises(UsageError, match="reads 512 at most"):
         generator.answer([longer], GenerationConfig())

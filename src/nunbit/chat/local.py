@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from nunbit.chat.messages import Message, split
 from nunbit.generate import GenerationConfig, Generator
-from nunbit.generate.openvino_decoding import choose_engine
+from nunbit.generate.openvino_engine import choose_engine
+from nunbit.memory import give_back
 from nunbit.vlm.folder import CONFIG
 from nunbit.vlm.loading import find_vlm, load_vlm
 
@@ -22,7 +23,7 @@ class LocalTalker:
     Args:
         name: What it was opened as.
         model: Answers.
-        engine: What computes it, as `nunbit.generate.openvino_decoding.choose_engine` takes it.
+        engine: What computes it, as `nunbit.generate.openvino_engine.choose_engine` takes it.
         tell: Told in a few words what takes long.
     """
 
@@ -35,6 +36,7 @@ class LocalTalker:
     ) -> None:
         self.name = name
         self._generator = Generator(model, engine=choose_engine(model, engine, tell))
+        give_back()
 
     def talk(self, messages: Sequence[Message], config: GenerationConfig) -> abc.Generator[str, None, bool]:
         """As `Talker.talk`."""

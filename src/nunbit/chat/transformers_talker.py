@@ -60,7 +60,7 @@ class TransformersTalker:
             hint = "some models take one picture alone, no system's words, or no further turns"
             raise UsageError(message, hint=hint) from error
         inputs = inputs.to(self._model.device, dtype=self._model.dtype)
-        answer = AnswerText(self._processor.tokenizer, Endings(self._ends(), stop=config.stop))
+        answer = AnswerText(self._processor.tokenizer, Endings(self._ends(), stop=config.stop), config.max_new_tokens)
         tokens = _Tokens()
         worker = threading.Thread(target=self._generate, args=(inputs, config, tokens), daemon=True)
         worker.start()
@@ -70,10 +70,9 @@ class TransformersTalker:
                     yield piece
                 if answer.done:
                     break
-            cut = not answer.done
             if piece := answer.finish():
                 yield piece
-            return cut
+            return answer.cut
         finally:  # also when whoever reads stops reading
             tokens.enough = True
             worker.join()

@@ -33,7 +33,7 @@ _OPTIONS = (
     click.option(
         "--engine",
         metavar="NAME",
-        help="For nunbit's folders: auto, torch, openvino-fp32, openvino-bf16, openvino-int8.",
+        help="For nunbit's folders: auto, torch, openvino-fp32, openvino-int8.",
     ),
     click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True, help="Of an answer."),
     click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0: the likeliest."),

@@ -17,7 +17,8 @@ OPENVINO: dict[str, Precision | None] = {
     "openvino-bf16": "bf16",
     "openvino-int8": "int8",
 }
-"""By name, the precision that it computes pictures in; None for the quickest that is exact enough."""
+"""By name, the precision that it computes pictures in; None for the quickest that is exact enough, which for language
+models is int8 (`nunbit.generate.openvino_engine`)."""
 
 ENGINES = (AUTO, TORCH, *OPENVINO, ONNX)
 VARIABLE = "NUNBIT_ENGINE"
@@ -30,6 +31,23 @@ FARTHEST = 5
 
 TOP1_TOLERANCE = 0.5
 """The most, in points of 100, that zero-shot accuracy may differ from torch's."""
+
+
+def refusal(mean: float, lowest: float, precision: Precision) -> str:
+    """Why an engine is not exact enough; empty where it is.
+
+    Args:
+        mean: Cosine to torch over the check inputs.
+        lowest: Of a single one.
+        precision: What it computes in.
+    """
+    floor = COSINE_FLOOR[precision]
+    deepest = 1 - FARTHEST * (1 - floor)
+    if not mean >= floor:  # nor where it is no number
+        return f"cosine {mean:.5f} to torch in float32, at least {floor} is asked for"
+    if not lowest >= deepest:
+        return f"cosine {lowest:.5f} to torch in float32 for one input, at least {deepest:.5f} is asked for"
+    return ""
 
 
 def requested_engine(name: str | None) -> str:

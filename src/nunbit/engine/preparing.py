@@ -21,7 +21,7 @@ from nunbit.caches import cache_folder
 from nunbit.config import to_plain
 from nunbit.engine.check_inputs import BATCH, TEXTS, pixel_batches
 from nunbit.engine.machine import Machine
-from nunbit.engine.names import COSINE_FLOOR, FARTHEST, Precision
+from nunbit.engine.names import Precision, refusal
 from nunbit.engine.openvino_models import CompiledModel, convert, first_line, import_openvino
 from nunbit.engine.quantize import observe, quantize
 from nunbit.engine.record import (
@@ -196,11 +196,7 @@ class _Trial:
         length = np.linalg.norm(rows, axis=1) * np.linalg.norm(self._expected, axis=1)
         cosines = np.einsum("nd,nd->n", rows, self._expected) / np.maximum(length, 1e-12)
         mean, lowest = float(cosines.mean()), float(cosines.min())
-        floor = COSINE_FLOOR[precision]
-        deepest = 1 - FARTHEST * (1 - floor)
-        refused = "" if mean >= floor else f"cosine {mean:.5f} to torch in float32, at least {floor} is asked for"
-        if not refused and not lowest >= deepest:
-            refused = f"cosine {lowest:.5f} to torch in float32 for one input, at least {deepest:.5f} is asked for"
+        refused = refusal(mean, lowest, precision)
         rate = _rate(lambda: [compiled(batch) for batch in self._inputs], len(self._expected))
         return Check(precision, mean, lowest, rate, refused)
 

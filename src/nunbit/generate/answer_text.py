@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 _UNFINISHED = "�"  # what a tokenizer gives for the first bytes of a character whose last are still to come
 
 
+_FAR = 16  # tokens; what some tokenizers write depends on a few that stand before
+
+
 @dataclass(frozen=True, slots=True)
 class Endings:
     """What ends an answer, and is no part of it.
@@ -47,22 +50,34 @@ def endings_of(chat: ChatFormat, tokenizer: LanguageTokenizer, stop: Sequence[st
     return Endings(frozenset(() if end is None else (end,)), ids, tuple(stop), chat.answer_lead)
 
 
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What the first ``tokens`` of an answer say; the next are decoded together with those behind ``context``."""
+
+    text: str = ""
+    context: int = 0
+    tokens: int = 0
+
+
 class AnswerText:
     """One answer, while it is said.
 
     Args:
         tokenizer: Of the model that says it.
         endings: What ends it.
+        limit: It is cut after so many tokens.
 
     Attributes:
         done: It has ended.
+        cut: It has ended before its end: at the limit, or because nothing followed.
     """
 
-    def __init__(self, tokenizer: LanguageTokenizer, endings: Endings) -> None:
-        self._tokenizer, self._endings = tokenizer, endings
+    def __init__(self, tokenizer: LanguageTokenizer, endings: Endings, limit: int) -> None:
+        self._tokenizer, self._endings, self._limit = tokenizer, endings, limit
         self._ids: list[int] = []
+        self._settled = _Settled()
         self._given = 0
-        self.done = False
+        self.done = self.cut = False
 
     def add(self, token: int) -> str:
         """Take the next token.
@@ -71,34 +86,49 @@ class AnswerText:
             The text that is certain now and was not before; often none.
         """
         if token in self._endings.ids:
-            return self.finish()
+            return self._finish()
         self._ids.append(token)
         mark = self._endings.mark
         if mark and tuple(self._ids[-len(mark) :]) == mark:
             del self._ids[-len(mark) :]
-            return self.finish()
+            return self._finish()
         text = self._text(len(self._ids) - _overlap(self._ids, mark))
         if (end := self._stop_in(text)) is not None:
             self.done = True
             return self._new(text[:end])
+        if len(self._ids) == self._limit:
+            return self.finish()
         text = text.rstrip(_UNFINISHED)
         return self._new(text[: len(text) - max((_overlap(text, stop) for stop in self._endings.stop), default=0)])
 
     def finish(self) -> str:
-        """Take it that nothing follows.
+        """Cut it: nothing follows.
 
         Returns:
-            The text that was held back.
+            The text that was held back, without a character of which only a part was said.
         """
+        self.cut = self.cut or not self.done
+        return self._finish()
+
+    def _finish(self) -> str:
         if self.done:
             return ""
         self.done = True
         text = self._text(len(self._ids))
         end = self._stop_in(text)
-        return self._new(text[:end])
+        return self._new(text.rstrip(_UNFINISHED) if self.cut and end is None else text[:end])
 
     def _text(self, tokens: int) -> str:
-        return self._tokenizer.decode(self._ids[:tokens], skip_special_tokens=True)
+        """Of the first tokens. Those long settled are not decoded again, or a long answer would take ever longer."""
+        settled = self._settled
+        known = self._decode(settled.context, settled.tokens)
+        text = settled.text + self._decode(settled.context, tokens)[len(known) :]
+        if tokens - settled.tokens >= _FAR and not text.endswith(_UNFINISHED):
+            self._settled = _Settled(text, settled.tokens, tokens)
+        return text
+
+    def _decode(self, start: int, end: int) -> str:
+        return self._tokenizer.decode(self._ids[start:end], skip_special_tokens=True)
 
     def _stop_in(self, text: str) -> int | None:
         places = [text.find(stop) for stop in self._endings.stop]

@@ -13,24 +13,24 @@ import torch
 from torch import Tensor
 
 from nunbit.errors import UsageError
-from nunbit.generate.prefix import PrefixCache, keys_of
+from nunbit.generate.prefix import keys_of, rest_of
+from nunbit.generate.sessions import Session
 from nunbit.language_model.transformers_model import import_transformers
 from nunbit.vlm.batching import Sample, collate
-from nunbit.vlm.conversation import Encoded
-from nunbit.vlm.model import IMAGE_TOKEN_ID, VisionLanguageModel
+from nunbit.vlm.model import VisionLanguageModel
 
 
 class Decoding(Protocol):
     """Answers that are being said."""
 
-    room: int
-    """How many tokens an answer can have."""
+    rooms: list[int]
+    """How many tokens each answer can have."""
 
     def first(self) -> Tensor:
         """(B, V): what the answers begin with."""
 
-    def next(self, tokens: Sequence[int]) -> Tensor:
-        """(B, V): what follows, when B tokens were chosen."""
+    def next(self, tokens: Sequence[int | None]) -> Tensor:
+        """(B, V): what follows, when B tokens were chosen; None for one that has ended, whose row says nothing."""
 
     def close(self) -> None:
         """Nothing more is asked."""
@@ -40,52 +40,50 @@ class CausalDecoding:
     """One sequence for the question and its answer.
 
     Args:
-        model: Answers.
+        model: Its eye and projector look, its tokens' vectors are taken.
         samples: Conversations that end with a question.
-        prefixes: Where what was read before is kept; it is used of one conversation alone.
+        session: Reads them; not begun.
+        remember: One conversation alone goes on from what it has in common with those before, and is remembered.
 
     Raises:
         UsageError: A conversation is longer than the model can read.
     """
 
-    def __init__(self, model: VisionLanguageModel, samples: Sequence[Sample], prefixes: PrefixCache | None) -> None:
-        self._model, self._samples, self._prefixes = model, samples, prefixes
-        self.room = room_of(model, max(len(sample.encoded.input_ids) for sample in samples))
+    def __init__(
+        self, model: VisionLanguageModel, samples: Sequence[Sample], session: Session, *, remember: bool = True
+    ) -> None:
+        self._model, self._samples, self._session = model, samples, session
+        self.rooms = [room_of(model, len(sample.encoded.input_ids)) for sample in samples]
         self._device = _device_of(model)
-        self._cache: Any = None
-        self._keys = keys_of(samples[0]) if prefixes is not None else []
+        self._keys = keys_of(samples[0]) if remember and len(samples) == 1 else []
         self._mask = torch.zeros(0)
 
     @torch.inference_mode()
     def first(self) -> Tensor:
         """As `Decoding.first`."""
-        samples, read = list(self._samples), 0
-        if self._prefixes is not None:
-            self._cache, read = self._prefixes.take(self._keys)
-            samples = [rest_of(samples[0], read)]
-        if self._cache is None:
-            self._cache = import_transformers().DynamicCache(config=self._model.language_model.model.config)
+        read = self._session.begin(self._keys)
+        samples = [rest_of(self._samples[0], read)] if read else self._samples
         inputs = collate(samples, pad="left").to(self._device)
         assert inputs.attention_mask is not None
-        before = torch.ones(len(samples), read, dtype=torch.long, device=self._device)
-        self._mask = torch.cat([before, inputs.attention_mask.long()], dim=1)
+        before = torch.ones(len(samples), read, dtype=torch.bool, device=self._device)
+        self._mask = torch.cat([before, inputs.attention_mask.bool()], dim=1)
+        if self._session.eye is not None and inputs.pixel_values is not None:
+            inputs = replace(inputs, pixel_values=None, image_features=self._session.eye(inputs.pixel_values))
         embedded = self._model.embed(inputs.input_ids, self._model.image_tokens(inputs))
-        return self._model.language_model.step(embedded, self._mask, self._cache)
+        return self._session.read(embedded, self._mask)
 
     @torch.inference_mode()
-    def next(self, tokens: Sequence[int]) -> Tensor:
+    def next(self, tokens: Sequence[int | None]) -> Tensor:
         """As `Decoding.next`."""
-        if self._prefixes is not None:
-            self._keys.append(tokens[0])
-        ids = torch.tensor(tokens, device=self._device)[:, None]
-        self._mask = torch.cat([self._mask, torch.ones_like(ids)], dim=1)
-        language_model = self._model.language_model
-        return language_model.step(language_model.embed(ids), self._mask, self._cache)
+        if self._keys:
+            self._keys += [token for token in tokens if token is not None]
+        goes_on = torch.tensor([[token is not None] for token in tokens], device=self._device)
+        self._mask = torch.cat([self._mask, goes_on], dim=1)  # padding takes no position, of which there may be no more
+        return self._session.read(self._model.language_model.embed(_ids(tokens, self._device)), self._mask)
 
     def close(self) -> None:
-        """As `Decoding.close`: what was read is kept."""
-        if self._prefixes is not None and self._cache is not None:
-            self._prefixes.keep(self._keys, self._cache)
+        """As `Decoding.close`."""
+        self._session.end(self._keys)
 
 
 class EncoderDecoderDecoding:
@@ -98,7 +96,7 @@ class EncoderDecoderDecoding:
 
     def __init__(self, model: VisionLanguageModel, samples: Sequence[Sample]) -> None:
         self._model, self._samples = model, samples
-        self.room = room_of(model, 1)
+        self.rooms = [room_of(model, 1)] * len(samples)
         self._device = _device_of(model)
         self._encoded: Any = None
         self._mask = torch.zeros(0)
@@ -118,15 +116,19 @@ class EncoderDecoderDecoding:
         return self.next([_start_of(inner)] * len(self._samples))
 
     @torch.inference_mode()
-    def next(self, tokens: Sequence[int]) -> Tensor:
+    def next(self, tokens: Sequence[int | None]) -> Tensor:
         """As `Decoding.next`."""
-        ids = torch.tensor(tokens, device=self._device)[:, None]
+        ids = _ids(tokens, self._device)
         return self._model.language_model.step(
             None, self._mask, self._cache, encoded=self._encoded, decoder_input_ids=ids
         )
 
     def close(self) -> None:
         """As `Decoding.close`: an encoder reads forward and backward, so nothing of it serves another question."""
+
+
+def _ids(tokens: Sequence[int | None], device: torch.device) -> Tensor:
+    return torch.tensor([[token or 0] for token in tokens], device=device)
 
 
 def _device_of(model: VisionLanguageModel) -> torch.device:
@@ -155,17 +157,3 @@ def _start_of(model: Any) -> int:
         if (token := getattr(config, "decoder_start_token_id", None)) is not None:
             return int(token)
     raise UsageError("the model does not say what its decoder begins with", hint="set decoder_start_token_id")
-
-
-def rest_of(sample: Sample, read: int) -> Sample:
-    """What of a sample stands behind its first tokens; no look is cut."""
-    ids, labels = sample.encoded.input_ids, sample.encoded.labels
-    places = ids.count(IMAGE_TOKEN_ID)
-    looks = sample.looks * ids[read:].count(IMAGE_TOKEN_ID) // places if places else 0
-    pixels, features = sample.pixel_values, sample.image_features
-    return replace(
-        sample,
-        encoded=Encoded(ids[read:], labels[read:]),
-        pixel_values=pixels[len(pixels) - looks :] if pixels is not None and looks else None,
-        image_features=features[len(features) - looks :] if features is not None and looks else None,
-    )

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from nunbit.generate.answer_text import AnswerText, endings_of
 from nunbit.generate.config import GenerationConfig
 from nunbit.generate.decoding import CausalDecoding, Decoding, EncoderDecoderDecoding
-from nunbit.generate.openvino_decoding import OpenVinoDecoding, OpenVinoEngine
+from nunbit.generate.openvino_engine import OpenVinoEngine, OpenVinoSession
 from nunbit.generate.prefix import PrefixCache
 from nunbit.generate.sampling import Sampler
+from nunbit.generate.sessions import Session, TorchSession
 from nunbit.vlm.batching import Sample, SampleReader
 from nunbit.vlm.model import VisionLanguageModel
 
@@ -24,7 +25,8 @@ class Generator:
         kept: So many conversations are remembered: a further question about the same pictures, or a further turn, is
             read from where it differs. The answers are the same but for rounding. 0: none. Encoder-decoders have no
             use for it.
-        engine: Computes the language model in place of torch, on the processor. It remembers one conversation.
+        engine: Computes the language model in place of torch, on the processor. It remembers one conversation at most,
+            and answers one question after another: of two streams that are read in turn, the first ends with an error.
 
     Example:
         >>> generator = Generator(model)
@@ -41,8 +43,8 @@ class Generator:
         kept: int = 2,
         engine: OpenVinoEngine | None = None,
     ) -> None:
-        self.model, self.reader, self._engine = model, reader or SampleReader(model), engine
-        self._prefixes = PrefixCache(kept) if kept and not model.language_model.is_encoder_decoder else None
+        self.model, self.reader, self._engine, self._kept = model, reader or SampleReader(model), engine, kept
+        self._prefixes = PrefixCache(kept)
 
     def stream(self, sample: Sample, config: GenerationConfig) -> abc.Generator[str, None, bool]:
         """Answer one question.
@@ -61,7 +63,7 @@ class Generator:
         Raises:
             UsageError: The conversation is longer than the model can read.
         """
-        pieces = self._run([sample], config, self._prefixes)
+        pieces = self._run([sample], config)
         while True:
             try:
                 (piece,) = next(pieces)
@@ -82,36 +84,34 @@ class Generator:
         """
         if not samples:
             return []
-        alone = self._prefixes if len(samples) == 1 else None
-        return ["".join(pieces) for pieces in zip(*self._run(samples, config, alone), strict=True)]
+        return ["".join(pieces) for pieces in zip(*self._run(samples, config), strict=True)]
 
-    def _run(
-        self, samples: Sequence[Sample], config: GenerationConfig, prefixes: PrefixCache | None
-    ) -> abc.Generator[list[str], None, list[bool]]:
+    def _run(self, samples: Sequence[Sample], config: GenerationConfig) -> abc.Generator[list[str], None, list[bool]]:
         """A piece of each answer at every step, many of them empty; at the end, which answers were cut."""
         tokenizer = self.reader.tokenizer
         endings = endings_of(self.model.config.chat, tokenizer, config.stop)
-        texts = [AnswerText(tokenizer, endings) for _ in samples]
+        decoding = self._decoding(samples)
+        limits = [min(config.max_new_tokens, room) for room in decoding.rooms]
+        texts = [AnswerText(tokenizer, endings, limit) for limit in limits]
         sampler = Sampler(config, len(samples))
-        decoding = self._decoding(samples, prefixes)
-        steps = min(config.max_new_tokens, decoding.room)
         try:
             logits = decoding.first()
-            for step in range(1, steps + 1):
+            while True:
                 tokens = sampler(logits)
                 yield ["" if text.done else text.add(token) for text, token in zip(texts, tokens, strict=True)]
-                if all(text.done for text in texts) or step == steps:
-                    break
-                logits = decoding.next(tokens)
+                if all(text.done for text in texts):
+                    return [text.cut for text in texts]
+                logits = decoding.next(
+                    [None if text.done else token for text, token in zip(texts, tokens, strict=True)]
+                )
         finally:  # also when whoever reads a stream stops reading
             decoding.close()
-        cut = [not text.done for text in texts]
-        yield [text.finish() for text in texts]
-        return cut
 
-    def _decoding(self, samples: Sequence[Sample], prefixes: PrefixCache | None) -> Decoding:
-        if self.model.language_model.is_encoder_decoder:
+    def _decoding(self, samples: Sequence[Sample]) -> Decoding:
+        language_model = self.model.language_model
+        if language_model.is_encoder_decoder:
             return EncoderDecoderDecoding(self.model, samples)
-        if self._engine is not None:
-            return OpenVinoDecoding(self.model, samples, self._engine)
-        return CausalDecoding(self.model, samples, prefixes)
+        session: Session = (
+            TorchSession(language_model, self._prefixes) if self._engine is None else OpenVinoSession(self._engine)
+        )
+        return CausalDecoding(self.model, samples, session, remember=self._kept > 0)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from nunbit.engine.names import Precision
+FORMAT_VERSION = 1
+"""Changes with what is written down for the same weights: graphs that were kept before are then made again."""
 
 FUSED = "ScaledDotProductAttention"
 """What stays of an attention in a compiled graph when it keeps its keys and values itself; others are taken apart."""
@@ -95,31 +96,34 @@ class LlamaSizes:
         return np.cos(both).astype(np.float32), np.sin(both).astype(np.float32)
 
 
-def build_graph(sizes: LlamaSizes, state: Mapping[str, Tensor], precision: Precision) -> Any:
+def build_graph(sizes: LlamaSizes, state: Mapping[str, Tensor], *, loss: bool) -> Any:
     """Write the graph down.
 
-    Weights that came from a quantized file are kept in as few bits as they had, whatever the precision.
+    Weights that came from a quantized file are kept in as few bits as they had.
 
     Args:
         sizes: Of the model.
         state: Tensors of a ``LlamaForCausalLM``.
-        precision: Others are kept in 32, in 16, or in 8 bits, the last with some loss.
+        loss: Others are kept in 8 bits, not in 32.
 
     Returns:
         An `openvino.Model`: ``inputs_embeds`` (B, T, W), ``cos`` and ``sin`` (B, 1, T, S), ``mask`` (B, 1, T, N), added
         to scores, all float32, and ``beam_idx`` (B,) int32, whose past each answer goes on from → (B, 1, V) float32,
         logits behind the last token.
+
+    Raises:
+        UnsupportedModel: A tensor is not there.
     """
-    return _Writer(sizes, state, precision).model()
+    return _Writer(sizes, state, loss).model()
 
 
 class _Writer:
     """Nodes of one graph."""
 
-    def __init__(self, sizes: LlamaSizes, state: Mapping[str, Tensor], precision: Precision) -> None:
+    def __init__(self, sizes: LlamaSizes, state: Mapping[str, Tensor], loss: bool) -> None:
         self._openvino = import_openvino()
         self._ops: Any = self._openvino.opset13
-        self._sizes, self._state, self._precision = sizes, state, precision
+        self._sizes, self._state, self._loss = sizes, state, loss
         self._sinks: list[Any] = []
 
     def model(self) -> Any:
@@ -192,22 +196,24 @@ class _Writer:
         ops = self._ops
         square = ops.reduce_mean(ops.multiply(x, x), self._ints(-1), True)
         length = ops.sqrt(ops.add(square, ops.constant(np.float32(self._sizes.eps))))
-        weight = ops.constant(self._state[name].detach().float().numpy())
+        weight = ops.constant(self._numbers(name).numpy())
         return ops.multiply(ops.multiply(x, ops.divide(ops.constant(np.float32(1)), length)), weight)
 
     def _linear(self, x: Any, *names: str) -> Any:
         """``x`` times one matrix, or several with their rows behind one another."""
-        weights = torch.cat([self._state[name].detach().float() for name in names]).numpy()
+        weights = torch.cat([self._numbers(name) for name in names]).numpy()
         return self._ops.matmul(x, self._matrix(weights), False, True)
+
+    def _numbers(self, name: str) -> Tensor:
+        if name not in self._state:
+            message = f"the language model has no tensor {name}"
+            raise UnsupportedModel(message, hint='merge its corrections (LoRA) first, or take engine="torch"')
+        return self._state[name].detach().float()
 
     def _matrix(self, weights: NDArray[np.float32]) -> Any:
         """(O, I) as the processor is to keep it; the plugin makes numbers of it while it multiplies."""
-        few = find_low_bits(weights, loss=self._precision == "int8")
-        if few is not None:
-            return self._few_bits(few)
-        if self._precision == "bf16":
-            return self._ops.convert(self._ops.constant(weights.astype(np.float16)), "f32")
-        return self._ops.constant(weights)
+        few = find_low_bits(weights, loss=self._loss)
+        return self._ops.constant(weights) if few is None else self._few_bits(few)
 
     def _few_bits(self, few: LowBits) -> Any:
         ops, stored = self._ops, few.values

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 GROUP = 32
 _SAME = 1e-6  # of a group's largest weight: what writing weights as 32-bit numbers costs anyway
+_TRIED = 8  # rows
 Bits: TypeAlias = Literal[4, 8]
 
 
@@ -56,11 +57,11 @@ def find_low_bits(weights: NDArray[np.float32], *, loss: bool) -> LowBits | None
     if weights.shape[1] % GROUP:
         return None
     groups = weights.reshape(len(weights), -1, GROUP)
-    four = _four_bits(groups)
-    if _is_same(groups, four):
-        return four
-    eight = _eight_bits(groups)
-    return eight if loss or _is_same(groups, eight) else None
+    for made in (_four_bits, _eight_bits):
+        some = groups[:_TRIED]  # those that fit nowhere show it in a few rows
+        if _is_same(some, made(some)) and _is_same(groups, found := made(groups)):
+            return found
+    return _eight_bits(groups) if loss else None
 
 
 def _eight_bits(groups: NDArray[np.float32]) -> LowBits:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
+
 from nunbit.language_model.transformers_model import import_transformers
+from nunbit.vlm.conversation import Encoded
 from nunbit.vlm.model import IMAGE_TOKEN_ID
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nunbit.vlm.batching import Sample
 
 Key: TypeAlias = int | tuple[bytes, int]
@@ -27,7 +32,7 @@ def keys_of(sample: Sample) -> list[Key]:
     """
     pictures = sample.pixel_values if sample.image_features is None else sample.image_features
     looks = [] if pictures is None else list(pictures)
-    names = [_name(look.contiguous().cpu().numpy().tobytes(), sample) for look in looks]
+    names = [_name(look, sample) for look in looks]
     ids = sample.encoded.input_ids
     tokens = ids.count(IMAGE_TOKEN_ID) // len(names) if names else 0
     keys: list[Key] = []
@@ -104,10 +109,26 @@ def shared_prefix(keys: Sequence[Key], before: Sequence[Key]) -> int:
     return length
 
 
+def rest_of(sample: Sample, read: int) -> Sample:
+    """What of a sample stands behind its first tokens; no look is cut."""
+    ids, labels = sample.encoded.input_ids, sample.encoded.labels
+    places = ids.count(IMAGE_TOKEN_ID)
+    looks = sample.looks * ids[read:].count(IMAGE_TOKEN_ID) // places if places else 0
+    pixels, features = sample.pixel_values, sample.image_features
+    return replace(
+        sample,
+        encoded=Encoded(ids[read:], labels[read:]),
+        pixel_values=pixels[len(pixels) - looks :] if pixels is not None and looks else None,
+        image_features=features[len(features) - looks :] if features is not None and looks else None,
+    )
+
+
 def _inside(key: Key) -> bool:
     """It is a token of a look, and not its first: a look is read as a whole."""
     return isinstance(key, tuple) and key[1] > 0
 
 
-def _name(pixels: bytes, sample: Sample) -> bytes:
-    return hashlib.sha256(repr((sample.image_features is None, sample.instruction)).encode() + pixels).digest()
+def _name(look: Tensor, sample: Sample) -> bytes:
+    told = (sample.image_features is None, sample.instruction, look.dtype, tuple(look.shape))
+    numbers = look.contiguous().cpu().view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(repr(told).encode() + numbers).digest()

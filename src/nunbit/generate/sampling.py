@@ -32,7 +32,9 @@ class Sampler:
         if self._config.temperature == 0:
             greedy: list[int] = logits.argmax(1).tolist()
             return greedy
-        probabilities = (logits.float().cpu() / self._config.temperature).softmax(1)
+        exact = logits.double().cpu()
+        below = exact - exact.amax(1, keepdim=True)
+        probabilities = (below / self._config.temperature).softmax(1)  # nothing overflows, however small it is
         if self._config.top_p < 1:
             probabilities = keep_likely(probabilities, self._config.top_p)
         return [
@@ -45,11 +47,11 @@ def keep_likely(probabilities: Tensor, top_p: float) -> Tensor:
     """Leave the fewest tokens that together have a probability of at least ``top_p``; never none.
 
     Args:
-        probabilities: (B, V) float32.
+        probabilities: (B, V) floating.
         top_p: More than 0.
 
     Returns:
-        (B, V) float32, 0 for those that are not left; the rest is not scaled.
+        (B, V), 0 for those that are not left; the rest is not scaled.
     """
     ordered, order = probabilities.sort(dim=1, descending=True, stable=True)
     enough = ordered.cumsum(1) - ordered >= top_p  # what stands in front is enough

@@ -183,7 +183,7 @@ def _config(wanted: ChatRequest, limits: Limits) -> GenerationConfig:
     stop = () if wanted.stop is None else (wanted.stop,) if isinstance(wanted.stop, str) else tuple(wanted.stop)
     return GenerationConfig(
         max_new_tokens=tokens,
-        temperature=round(wanted.temperature or 0.0, 3),  # less is none, and dividing by it overflows
+        temperature=wanted.temperature or 0.0,
         top_p=wanted.top_p or 1.0,
         seed=secrets.randbits(32) if wanted.seed is None else wanted.seed,
         stop=stop,

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from nunbit.engine.openvino_models import import_openvino
-from nunbit.generate import kept_graphs
-from nunbit.generate.kept_graphs import fingerprint, open_graph
+from nunbit.engine import kept_graphs
+from nunbit.engine.kept_graphs import fingerprint, open_graph
+from nunbit.engine.machine import this_machine
+from nunbit.engine.openvino_models import CompiledModel, import_openvino
+from nunbit.errors import EngineRefused
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +31,7 @@ def make() -> Any:
 
 
 def compile_graph(graph: Any) -> Any:
-    return import_openvino().Core().compile_model(graph, "CPU")
+    return CompiledModel(graph, "fp32", this_machine(), streams=1)
 
 
 def test_a_graph_is_made_once(cache: Path) -> None:
@@ -42,7 +44,7 @@ def test_a_damaged_graph_is_made_again(cache: Path, end: str) -> None:
     open_graph("one", make, compile_graph)
     (cache / f"one{end}").write_bytes(b"<net")
     compiled = open_graph("one", make, compile_graph)
-    found = compiled(np.ones((2, 300), np.float32))[0]
+    found = compiled(np.ones((2, 300), np.float32))
     np.testing.assert_array_equal(found, np.full((2, 4), 300, np.float32))
     compile_graph(cache / "one.xml")
 
@@ -59,12 +61,25 @@ def test_what_was_not_used_for_longest_goes(cache: Path, monkeypatch: pytest.Mon
     assert sorted(path.stem for path in cache.glob("*.bin")) == ["last", "new", "old"]
 
 
-def test_a_full_disk_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any, **__: Any) -> None:
+def test_a_full_disk_stops_nobody_and_is_not_filled_further(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def fails(graph: Any, path: Path, **_: Any) -> None:
+        path.with_suffix(".bin").write_bytes(b"half")
+        path.write_text("<net")
         raise RuntimeError("no space left")
 
     monkeypatch.setattr(import_openvino(), "save_model", fails)
-    assert open_graph("one", make, compile_graph) is not None
+    assert open_graph("one", lambda: made.append(1) or make(), compile_graph) is not None
+    assert (len(made), list(cache.glob("*.[xb]*"))) == (1, [])
+
+
+def test_what_is_refused_when_it_was_just_made_is_refused(cache: Path) -> None:
+    def refuse(_: Any) -> None:
+        raise EngineRefused("it says something else", hint="")
+
+    with pytest.raises(EngineRefused):
+        open_graph("one", make, refuse)
 
 
 def test_every_weight_and_every_setting_counts() -> None:

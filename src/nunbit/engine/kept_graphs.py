@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nunbit.caches import cache_folder
-from nunbit.durable import only_writer
+from nunbit.durable import only_writer, sync_file_system
 from nunbit.engine.openvino_models import import_openvino
 from nunbit.engine.record import versions
 from nunbit.errors import EngineRefused
@@ -32,47 +32,54 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]], *settings: object) -> str
     return digest.hexdigest()
 
 
-def open_graph(name: str, make: Callable[[], Any], compile_graph: Callable[[Any], T]) -> T:
-    """Compile a graph that is in the cache, or make it first. One that is damaged is made again.
+def open_graph(name: str, make: Callable[[], Any], opened: Callable[[Any], T]) -> T:
+    """Open a graph that is in the cache, or make it first. One that is damaged is made again.
 
     Args:
         name: With a `fingerprint` of all that it is made of.
         make: Gives the `openvino.Model`.
-        compile_graph: Takes it, or the path of its ``.xml``, beside which the weights lie.
+        opened: Takes it, or the path of its ``.xml``, beside which the weights lie; compiles it, and looks whether it
+            says what it shall.
 
     Raises:
-        RuntimeError: OpenVINO cannot compile it.
+        EngineRefused: By ``opened``, of a graph that was just made.
     """
     try:
         folder = cache_folder("graphs")
         with only_writer(folder / "graphs.lock", "the cache of graphs", wait=True):
-            return _opened(folder / f"{name}.xml", make, compile_graph)
+            return _opened(folder / f"{name}.xml", make, opened)
     except OSError:  # the cache cannot be written
-        return compile_graph(make())
+        return opened(make())
 
 
-def _opened(path: Path, make: Callable[[], Any], compile_graph: Callable[[Any], T]) -> T:
+def _opened(path: Path, make: Callable[[], Any], opened: Callable[[Any], T]) -> T:
     if path.is_file():
         try:
-            compiled = compile_graph(path)
-        except (RuntimeError, EngineRefused):
+            found = opened(path)
+        except EngineRefused:
             path.unlink()
         else:
             os.utime(path)  # those that were used last stay
-            return compiled
-    _write(path, make())
-    return compile_graph(path)
+            return found
+    graph = make()
+    return opened(path if _written(path, graph) else graph)
 
 
-def _write(path: Path, graph: Any) -> None:
+def _written(path: Path, graph: Any) -> bool:
+    """Write a graph, both files whole and on the disk, or none of them."""
     draft = path.with_name(f"draft-{path.name}")
+    weights = draft.with_suffix(".bin")
     try:
         import_openvino().save_model(graph, draft, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise OSError(f"{draft} cannot be written: {error}") from error
-    draft.with_suffix(".bin").replace(path.with_suffix(".bin"))  # who finds the .xml finds both
-    draft.replace(path)
+        sync_file_system(path.parent)
+        weights.replace(path.with_suffix(".bin"))  # who finds the .xml finds both
+        draft.replace(path)
+    except (RuntimeError, OSError):  # OpenVINO says the first where the disk is full
+        for left in (draft, weights):
+            left.unlink(missing_ok=True)
+        return False
     _tidy(path.parent, keep=path.stem)
+    return True
 
 
 def _tidy(folder: Path, keep: str) -> None:
