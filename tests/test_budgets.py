@@ -48,3 +48,7 @@ def test_every_deliberate_mistake_still_has_its_place_in_the_source() -> None:
     for mistake in json.loads((ROOT / "tests" / "mutations.json").read_text(encoding="utf-8")):
         source = (ROOT / "src" / "nunbit" / mistake["file"]).read_text(encoding="utf-8")
         assert mistake["right"] in source, mistake["what"]
+        for test in mistake["tests"]:
+            file, _, name = test.partition("::")
+            wanted = f"def {name.partition('[')[0]}(" if name else ""
+            assert wanted in (ROOT / file).read_text(encoding="utf-8"), f"{mistake['what']}: {test}"
