@@ -96,13 +96,23 @@ def test_rows_that_are_no_conversations_are_told_of(tmp_path: Path) -> None:
         json.dumps(LLAVA),
         "[]",
         json.dumps({"texts": [{"user": 1}]}),
+        json.dumps(LLAVA | {"id": "typo", "conversations": [{"from": "humn", "value": "<image>"}]}),
     ]
     path.write_text("\n".join(rows), encoding="utf-8")
     found, rejected = read(path)
     assert [one.id for one in found] == ["one"]
-    assert [one.path for one in rejected] == ["data.jsonl:1", "x", "data.jsonl:4", "data.jsonl:5"]
-    with pytest.raises(UsageError, match="cannot be read as JSON"):
+    assert {one.path: one.detail for one in rejected} == {
+        "data.jsonl:1": "line 1 is no JSON",
+        "x": "none of conversations, messages, texts is there",
+        "data.jsonl:4": "[]",
+        "data.jsonl:5": "'assistant' is missing in it",
+        "typo": "'humn' speaks, expected one of human, user, gpt, assistant, system",
+    }
+    with pytest.raises(UsageError, match="nowhere.jsonl cannot be read: No such file"):
         read(tmp_path / "nowhere.jsonl")
+    path.write_text("[1, ", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be read as JSON"):
+        read(path)
 
 
 def test_the_doctor_names_each_sample_that_would_teach_nothing(tmp_path: Path) -> None:

@@ -93,8 +93,10 @@ def read_conversations(
         name = str(row.get("id", f"{path.name}:{number + 1}")) if isinstance(row, dict) else f"{path.name}:{number + 1}"
         try:
             yield _conversation(row, name, folder)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            on_rejected(Rejected(name, "no conversation", f"{type(error).__name__}: {error}"))
+        except KeyError as error:
+            on_rejected(Rejected(name, "no conversation", f"{error} is missing in it"))
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            on_rejected(Rejected(name, "no conversation", str(error)))
 
 
 def write_conversations(path: Path, conversations: Iterable[Conversation], form: Format) -> None:
@@ -123,7 +125,9 @@ def _rows(path: Path) -> Iterator[Any]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield _line(line, path, number)
-    except (OSError, UnicodeError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise UsageError(f"{path} cannot be read as JSON: {error}") from error
 
 
@@ -141,9 +145,9 @@ def _conversation(row: Mapping[str, Any], name: str, folder: Path) -> Conversati
     listed = [] if given is None else [given] if isinstance(given, (str, dict)) else list(given)
     images = tuple(_shown(one, folder) for one in listed)
     if "conversations" in row:
-        turns = [Turn(_ROLES[turn["from"]], _parts(turn["value"])) for turn in row["conversations"]]
+        turns = [Turn(_role(turn["from"]), _parts(turn["value"])) for turn in row["conversations"]]
     elif "messages" in row:
-        turns = [Turn(_ROLES[turn["role"]], _parts(turn["content"])) for turn in row["messages"]]
+        turns = [Turn(_role(turn["role"]), _parts(turn["content"])) for turn in row["messages"]]
     elif "texts" in row:
         turns = [
             turn
@@ -154,6 +158,12 @@ def _conversation(row: Mapping[str, Any], name: str, folder: Path) -> Conversati
     else:
         raise ValueError("none of conversations, messages, texts is there")
     return Conversation(name, tuple(turns), images)
+
+
+def _role(name: str) -> Role:
+    if name not in _ROLES:
+        raise ValueError(f"{name!r} speaks, expected one of {', '.join(_ROLES)}")
+    return _ROLES[name]
 
 
 def _shown(given: str | Mapping[str, str], folder: Path) -> Shown:
