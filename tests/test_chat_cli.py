@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib import request
 
 import pytest
 from click.testing import CliRunner, Result
 
+from browser import running_server
 from fake_endpoint import FakeEndpoint, serve
 from nunbit.chat.local import LocalTalker
 from nunbit.cli import chat as chat_module
@@ -183,3 +185,16 @@ def test_pictures_are_captioned_side_by_side(monkeypatch: pytest.MonkeyPatch, fo
 def test_errors_are_a_line_and_a_hint(arguments: list[str], words: str) -> None:
     message: Any = fails(*arguments)
     assert words in message and "Traceback" not in message
+
+
+def test_a_served_endpoint_gets_its_key(endpoint: FakeEndpoint, tmp_path: Path) -> None:
+    serving = ("--model", "starter", "--chat", f"{endpoint.url}#seer", "--key-env", "SEER_KEY")
+    with running_server(tmp_path / "x.nunbit", *serving) as address:
+        body = {"messages": [{"role": "user", "content": "What?"}]}
+        asked = request.Request(f"{address}/v1/chat/completions", json.dumps(body).encode())
+        asked.add_header("content-type", "application/json")
+        with request.urlopen(asked, timeout=20) as answer:
+            assert json.load(answer)["choices"][0]["message"]["content"] == "A 고양이."
+    assert endpoint.asked[-1][1]["Authorization"] == "Bearer sk-very-secret"
+    said = fails("serve", "--in", "y.nunbit", "--model", "starter", "--chat", "tiny-vlm", "--key-env", "SEER_KEY")
+    assert "--chat names no endpoint" in said

@@ -28,8 +28,8 @@ def open_talker(
             * a folder of `transformers`, of any model that takes pictures and texts, with safetensors;
             * an OpenAI-compatible endpoint with a model's name: ``https://api.example.com/v1#model``.
         key_variable: The environment variable that holds the key of an endpoint; None: no key is sent.
-        engine: What computes folders of this project: ``auto``, ``torch``, ``openvino-fp32``, ``openvino-bf16``,
-            ``openvino-int8``; None: what ``$NUNBIT_ENGINE`` says, or ``auto``.
+        engine: What computes folders of this project: ``auto``, ``torch``, ``openvino-fp32``, ``openvino-int8``;
+            None: what ``$NUNBIT_ENGINE`` says, or ``auto``.
         tell: Told in a few words what takes long.
 
     Raises:

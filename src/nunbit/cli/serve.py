@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nunbit.cli.arguments import engine_option, tell
+from nunbit.cli.talking import host_of
 from nunbit.errors import StoreNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Request:
     label_sets: tuple[Path, ...]
     model: str | None
     chat: str | None
+    key_env: str | None
     engine: str | None
     limits: tuple[str, ...]
     allow: tuple[str, ...]
@@ -76,6 +78,7 @@ def _show_limits(context: click.Context, _: click.Parameter, values: tuple[str, 
 @click.option("--labels", "label_sets", multiple=True, type=_WITHIN, help="Label set or head to offer; repeatable.")
 @click.option("--model", help="For an index that does not exist yet; otherwise it knows its own.")
 @click.option("--chat", metavar="MODEL", help="Answers questions about pictures: a model folder, or URL#MODEL.")
+@click.option("--key-env", metavar="NAME", help="Environment variable with the key of --chat's endpoint.")
 @engine_option
 @click.option(
     "--limit",
@@ -96,6 +99,7 @@ def command(**options: Any) -> None:
       nunbit serve --in photos.nunbit
       nunbit serve --in photos.nunbit --root photos/ --port 8080
       nunbit serve --in photos.nunbit --chat my-vlm
+      nunbit serve --in photos.nunbit --chat https://api.openai.com/v1#gpt-4o --key-env OPENAI_API_KEY
       nunbit serve --in photos.nunbit --limit rate=50 --limit pixels=20000000
     """
     _need_packages()
@@ -108,6 +112,8 @@ def _run(request: Request) -> None:
     from nunbit.serve.server import configure_logging, make_server
 
     settings = request.settings()
+    if request.key_env is not None and not host_of(request.chat or ""):
+        raise UsageError("--key-env is given, and --chat names no endpoint", hint="--chat https://HOST/v1#MODEL")
     name = encoder_name(settings.index)
     model = name or request.model
     if model is None:
@@ -116,18 +122,18 @@ def _run(request: Request) -> None:
     if request.model not in (None, model):
         raise UsageError(f"the index was made with {model!r}, not with {request.model!r}", hint="leave --model out")
     encoder = load(model, engine=request.engine, tell=tell)
-    server = make_server(settings, encoder, talker=_talker(request.chat))
+    server = make_server(settings, encoder, talker=_talker(request.chat, request.key_env))
     configure_logging()
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when it has stopped
         asyncio.run(_serve(server))
 
 
-def _talker(spec: str | None) -> Talker | None:
+def _talker(spec: str | None, key_variable: str | None) -> Talker | None:
     if spec is None:
         return None
     from nunbit.chat import open_talker
 
-    return open_talker(spec, tell=tell)
+    return open_talker(spec, key_variable=key_variable, tell=tell)
 
 
 async def _serve(server: Server) -> None:
