@@ -80,6 +80,8 @@ def test_every_family_goes_on_and_draws_and_stops(talker: TransformersTalker) ->
     ]
     assert drawn[0] == drawn[1] != drawn[2]
     said = ask(talker, picture(), "What?")
+    cold = GenerationConfig(max_new_tokens=CONFIG.max_new_tokens, temperature=1e-38)
+    assert ask(talker, picture(), "What?", config=cold) == said
     stop = said[len(said) // 2]
     config = GenerationConfig(max_new_tokens=12, stop=(stop,))
     assert ask(talker, picture(), "What?", config=config) == said[: said.index(stop)]

@@ -53,12 +53,13 @@ def test_what_was_not_used_for_longest_goes(cache: Path, monkeypatch: pytest.Mon
     for age, name in enumerate(("new", "old", "oldest")):
         open_graph(name, make, compile_graph)
         os.utime(cache / f"{name}.xml", (1e9 - age, 1e9 - age))
-    for left in ("draft-gone.xml", "lost.bin"):  # somebody was killed while writing
+    for left in ("draft-gone.xml", "lost.bin", "lost.digest"):  # somebody was killed while writing
         (cache / left).write_text("")
     monkeypatch.setattr(kept_graphs, "_MOST_BYTES", 3 * sum(file.stat().st_size for file in cache.glob("old.*")))
     open_graph("last", make, compile_graph)
     assert sorted(path.stem for path in cache.glob("*.xml")) == ["last", "new", "old"]
     assert sorted(path.stem for path in cache.glob("*.bin")) == ["last", "new", "old"]
+    assert sorted(path.stem for path in cache.glob("*.digest")) == ["last", "new", "old"]
 
 
 def test_a_full_disk_stops_nobody_and_is_not_filled_further(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,15 +72,23 @@ def test_a_full_disk_stops_nobody_and_is_not_filled_further(cache: Path, monkeyp
 
     monkeypatch.setattr(import_openvino(), "save_model", fails)
     assert open_graph("one", lambda: made.append(1) or make(), compile_graph) is not None
-    assert (len(made), list(cache.glob("*.[xb]*"))) == (1, [])
+    assert (len(made), [path.name for path in cache.iterdir()]) == (1, ["graphs.lock"])
 
 
-def test_what_is_refused_when_it_was_just_made_is_refused(cache: Path) -> None:
+def test_what_is_refused_is_not_made_again_and_again(cache: Path) -> None:
+    made: list[int] = []
+
     def refuse(_: Any) -> None:
         raise EngineRefused("it says something else", hint="")
 
+    for _ in range(3):
+        with pytest.raises(EngineRefused):
+            open_graph("one", lambda: made.append(1) or make(), refuse)
+    assert len(made) == 1
+    (cache / "one.bin").unlink()
     with pytest.raises(EngineRefused):
-        open_graph("one", make, refuse)
+        open_graph("one", lambda: made.append(1) or make(), refuse)
+    assert len(made) == 2
 
 
 def test_every_weight_and_every_setting_counts() -> None:

@@ -305,6 +305,10 @@ def test_a_conversation_ends_where_the_positions_end() -> None:
     alone = [generator.answer([one], config)[0] for one in (sample, *read(generator, ("What?", 0)))]
     assert generator.answer([sample, *read(generator, ("What?", 0))], config) == alone
     assert len(alone[0]) <= room < len(alone[1])
+    both = [sample, *read(generator, ("What?", 0))]
+    assert decoding_of(model, both).rooms[1] > decoding_of(model, both).rooms[0] == room
+    model.language_model.takes_positions = False  # padding is counted, then
+    assert decoding_of(model, both).rooms == [room, room]
     (longer,) = read(generator, ("x" * 520, 0))
     with pytest.raises(UsageError, match="reads 512 at most"):
         generator.answer([longer], GenerationConfig())

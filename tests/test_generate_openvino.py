@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from nunbit.caches import cache_folder
+from nunbit.engine.openvino_models import CompiledModel
 from nunbit.errors import EngineRefused, UnsupportedModel, UsageError
 from nunbit.generate import GenerationConfig, Generator, openvino_engine
 from nunbit.generate.decoding import CausalDecoding, Decoding
@@ -176,6 +177,8 @@ def test_the_engine_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnxruntime", "openvino-bf16"):
         with pytest.raises(UsageError, match=f"{name} computes no language models"):
             choose_engine(llama, name)
+        monkeypatch.setenv("NUNBIT_ENGINE", name)  # meant for encoders
+        assert choose_engine(llama) is not None and opened[-1] == "int8"
 
 
 def test_what_says_something_else_is_refused_and_auto_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +199,24 @@ def test_what_says_something_else_is_refused_and_auto_does_without(monkeypatch: 
         assert choose_engine(model, "auto") is None
         with pytest.raises(EngineRefused, match=said):
             choose_engine(model, "openvino-int8")
+
+
+def test_an_eye_that_cannot_run_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(CompiledModel, "__call__", fails)
+    engine = choose_engine(make_vlm("llava"), "auto")
+    assert engine is not None and engine.eye is None
+
+
+def test_a_model_in_bfloat16_is_held_to_its_own_rounding() -> None:
+    model = even_llama(seed=8)
+    model.bfloat16()
+    engine = OpenVinoEngine(model)
+    embedded, mask = what_is_read(model)
+    expected = model(embedded.bfloat16(), mask).logits[:, -1].detach().float()
+    assert torch.cosine_similarity(engine.read(embedded.bfloat16(), mask), expected).item() > 0.999
 
 
 def test_corrections_beside_the_weights_are_not_passed_over() -> None:

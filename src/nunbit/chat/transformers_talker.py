@@ -22,6 +22,7 @@ from nunbit.pretrained.parts import read_json
 from nunbit.pretrained.weights import find_weights
 
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
+_COLDEST = 1e-3  # a temperature; `transformers` divides by it, and less would overflow
 _LONGEST = 300  # of what `transformers` says, in characters
 _TURNS = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}ANSWER{% else %}QUESTION{% endif %}"
@@ -85,8 +86,9 @@ class TransformersTalker:
 
     def _generate(self, inputs: Any, config: GenerationConfig, tokens: _Tokens) -> None:
         """Run in a thread: `transformers` hands tokens out, and does not let itself be asked for the next one."""
-        settings: dict[str, Any] = {"do_sample": config.temperature > 0, "max_new_tokens": config.max_new_tokens}
-        if config.temperature > 0:
+        drawn = config.temperature >= _COLDEST
+        settings: dict[str, Any] = {"do_sample": drawn, "max_new_tokens": config.max_new_tokens}
+        if drawn:
             settings |= {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
         try:
             with torch.random.fork_rng(), torch.inference_mode():

@@ -84,8 +84,8 @@ class TalkOptions:
         from nunbit.engine.names import AUTO, TORCH, requested_engine
 
         variables = self._variables(models)
-        engine = requested_engine(self.engine)
-        if engine == AUTO and questions is not None and questions < _PAYS:
+        engine = self.engine
+        if requested_engine(engine) == AUTO and questions is not None and questions < _PAYS:
             engine = TORCH
         return [partial(_open, model, variables.get(host_of(model)), engine) for model in models]
 
@@ -140,7 +140,7 @@ def host_of(model: str) -> str:
     return urlsplit(model).netloc if is_endpoint(model) else ""
 
 
-def _open(model: str, key_variable: str | None, engine: str) -> Talker:
+def _open(model: str, key_variable: str | None, engine: str | None) -> Talker:
     from nunbit.chat import open_talker
 
     if not host_of(model):

@@ -17,8 +17,7 @@ OPENVINO: dict[str, Precision | None] = {
     "openvino-bf16": "bf16",
     "openvino-int8": "int8",
 }
-"""By name, the precision that it computes pictures in; None for the quickest that is exact enough, which for language
-models is int8 (`nunbit.generate.openvino_engine`)."""
+"""By name, the precision that it computes pictures in; None for the quickest that is exact enough."""
 
 ENGINES = (AUTO, TORCH, *OPENVINO, ONNX)
 VARIABLE = "NUNBIT_ENGINE"
@@ -44,9 +43,9 @@ def refusal(mean: float, lowest: float, precision: Precision) -> str:
     floor = COSINE_FLOOR[precision]
     deepest = 1 - FARTHEST * (1 - floor)
     if not mean >= floor:  # nor where it is no number
-        return f"cosine {mean:.5f} to torch in float32, at least {floor} is asked for"
+        return f"cosine {mean:.6f} to torch, at least {floor} is asked for"
     if not lowest >= deepest:
-        return f"cosine {lowest:.5f} to torch in float32 for one input, at least {deepest:.5f} is asked for"
+        return f"cosine {lowest:.6f} to torch for one input, at least {deepest:g} is asked for"
     return ""
 
 

@@ -124,7 +124,8 @@ class AnswerText:
         known = self._decode(settled.context, settled.tokens)
         text = settled.text + self._decode(settled.context, tokens)[len(known) :]
         if tokens - settled.tokens >= _FAR and not text.endswith(_UNFINISHED):
-            self._settled = _Settled(text, settled.tokens, tokens)
+            context = settled.tokens if len(text) > len(settled.text) else settled.context  # marks are no context
+            self._settled = _Settled(text, context, tokens)
         return text
 
     def _decode(self, start: int, end: int) -> str:

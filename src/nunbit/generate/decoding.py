@@ -53,7 +53,10 @@ class CausalDecoding:
         self, model: VisionLanguageModel, samples: Sequence[Sample], session: Session, *, remember: bool = True
     ) -> None:
         self._model, self._samples, self._session = model, samples, session
-        self.rooms = [room_of(model, len(sample.encoded.input_ids)) for sample in samples]
+        lengths = [len(sample.encoded.input_ids) for sample in samples]
+        if not model.language_model.takes_positions:  # it counts padding, too
+            lengths = [max(lengths)] * len(samples)
+        self.rooms = [room_of(model, length) for length in lengths]
         self._device = _device_of(model)
         self._keys = keys_of(samples[0]) if remember and len(samples) == 1 else []
         self._mask = torch.zeros(0)

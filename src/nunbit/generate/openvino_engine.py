@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nunbit.cores import usable_cores
 from nunbit.engine.kept_graphs import fingerprint, open_graph
-from nunbit.engine.names import AUTO, OPENVINO, TORCH, refusal, requested_engine
+from nunbit.engine.names import AUTO, TORCH, refusal, requested_engine
 from nunbit.engine.openvino_models import first_line, import_openvino
 from nunbit.errors import EngineRefused, ModelError, UsageError
 from nunbit.generate.llama_graph import FORMAT_VERSION, LlamaSizes, build_graph
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from nunbit.vlm.model import VisionLanguageModel
 
 Precision: TypeAlias = Literal["fp32", "int8"]
+
+_PRECISIONS: dict[str, Precision] = {"openvino": "int8", "openvino-fp32": "fp32", "openvino-int8": "int8"}
+ENGINES = (AUTO, TORCH, *_PRECISIONS)
+"""What can compute a language model."""
 
 _SETTINGS = {
     # Products in bfloat16 are now and then wrong in OpenVINO 2026.4, where other models ran in the same process before.
@@ -88,28 +92,20 @@ class OpenVinoEngine:
 
     def _open(self, graph: Any, model: LanguageModel, precision: Precision) -> None:
         settings = {**_SETTINGS, "INFERENCE_NUM_THREADS": usable_cores()}
+        embeds, mask, expected = _check(model)
         try:
             self._request = self._openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
-            cosines = self._compare(model)
+            before = self.read(embeds[:, :-1], mask[:, :-1])
+            found = torch.stack([before, self.read(embeds[:, -1:], mask)], dim=1)
+            self.forget()
         except RuntimeError as error:
             message = f"OpenVINO cannot compute the language model: {first_line(error)}"
             raise EngineRefused(message, hint="--engine torch") from error
-        if refused := refusal(float(cosines.mean()), float(cosines.min()), precision):
+        one, other = (rows - rows.mean(2, keepdim=True) for rows in (found, expected))
+        cosines = torch.cosine_similarity(one, other, dim=2)
+        rounded = "int8" if embeds.dtype != torch.float32 else precision  # torch itself rounds, then
+        if refused := refusal(float(cosines.mean()), float(cosines.min()), rounded):
             raise EngineRefused(f"the language model on OpenVINO says something else: {refused}", hint="--engine torch")
-
-    @torch.inference_mode()
-    def _compare(self, model: LanguageModel) -> Tensor:
-        """Cosines to torch of what comes next, each row around its mean: behind ids, padded ones, and one more."""
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(model.vocab_size, (_CHECKS, _CHECKED_TOKENS), generator=generator)
-        embeds, mask = model.embed(ids), torch.ones_like(ids, dtype=torch.bool)
-        mask[0, :_CHECKED_PADDING] = False
-        expected = model(embeds, mask).logits[:, -2:].float().flatten(0, 1)
-        before = self.read(embeds[:, :-1], mask[:, :-1])
-        found = torch.stack([before, self.read(embeds[:, -1:], mask)], dim=1).flatten(0, 1)
-        self.forget()
-        one, other = (rows - rows.mean(1, keepdim=True) for rows in (found, expected))
-        return torch.cosine_similarity(one, other)
 
     def read(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
         """As `nunbit.generate.sessions.Session.read`, whoever's conversation it is."""
@@ -132,6 +128,16 @@ class OpenVinoEngine:
         for variable in self._request.query_state():
             kept = np.ascontiguousarray(variable.state.data[:, :, :length])
             variable.state = self._openvino.Tensor(kept)
+
+
+@torch.inference_mode()
+def _check(model: LanguageModel) -> tuple[Tensor, Tensor, Tensor]:
+    """What is read to compare with torch, padding among it, its mask, and torch's logits behind the last two tokens."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.vocab_size, (_CHECKS, _CHECKED_TOKENS), generator=generator)
+    embeds, mask = model.embed(ids), torch.ones_like(ids, dtype=torch.bool)
+    mask[0, :_CHECKED_PADDING] = False
+    return embeds, mask, model(embeds, mask).logits[:, -2:].float()
 
 
 class OpenVinoSession:
@@ -182,7 +188,7 @@ def choose_engine(
         model: Whose weights are copied where OpenVINO computes.
         name: ``torch``; ``openvino-fp32``, ``openvino-int8``; ``openvino``: the last of these; ``auto``: the last where
             OpenVINO knows the model and says nearly what torch says, else torch. None: what ``$NUNBIT_ENGINE`` says, or
-            ``auto``.
+            ``auto`` where that is an engine of encoders alone.
         tell: Told in a few words what takes long.
 
     Returns:
@@ -194,6 +200,8 @@ def choose_engine(
         EngineRefused: It was asked for, and does not say what torch says.
     """
     wanted = requested_engine(name)
+    if name is None and wanted not in ENGINES:
+        wanted = AUTO
     if wanted == TORCH:
         return None
     if wanted == AUTO:
@@ -201,11 +209,9 @@ def choose_engine(
             return _open_engine(model, "int8", tell)
         except ModelError:
             return None
-    precision = OPENVINO.get(wanted, "bf16") or "int8"
-    if precision == "bf16":
-        names = [name for name, one in OPENVINO.items() if one != "bf16"]
-        raise UsageError(f"{wanted} computes no language models", hint=f"one of: {', '.join((AUTO, TORCH, *names))}")
-    return _open_engine(model, precision, tell)
+    if wanted not in ENGINES:
+        raise UsageError(f"{wanted} computes no language models", hint=f"one of: {', '.join(ENGINES)}")
+    return _open_engine(model, _PRECISIONS[wanted], tell)
 
 
 def _open_engine(model: VisionLanguageModel, precision: Precision, tell: Callable[[str], None]) -> OpenVinoEngine:

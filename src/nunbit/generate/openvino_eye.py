@@ -14,7 +14,7 @@ from torch import Tensor
 from nunbit.engine.kept_graphs import fingerprint, open_graph
 from nunbit.engine.machine import this_machine
 from nunbit.engine.names import refusal
-from nunbit.engine.openvino_models import CompiledModel, convert
+from nunbit.engine.openvino_models import CompiledModel, convert, first_line
 from nunbit.engine.record import FORMAT_VERSION
 from nunbit.errors import EngineRefused
 from nunbit.programs import Program
@@ -47,8 +47,12 @@ class OpenVinoEye:
 
         def opened(graph: Any) -> CompiledModel:
             compiled = CompiledModel(graph, "fp32", this_machine(), streams=1)
-            found = torch.from_numpy(compiled(example.numpy())).flatten(1)
-            cosines = torch.cosine_similarity(found, expected)
+            try:
+                found = torch.from_numpy(compiled(example.numpy())).flatten(1)
+                cosines = torch.cosine_similarity(found, expected)
+            except RuntimeError as error:  # it has no memory, or gives another shape
+                message = f"OpenVINO cannot compute the eye: {first_line(error)}"
+                raise EngineRefused(message, hint="--engine torch") from error
             if refused := refusal(float(cosines.mean()), float(cosines.min()), "fp32"):
                 raise EngineRefused(f"the eye on OpenVINO says something else: {refused}", hint="--engine torch")
             return compiled

@@ -32,7 +32,7 @@ class Sampler:
         if self._config.temperature == 0:
             greedy: list[int] = logits.argmax(1).tolist()
             return greedy
-        exact = logits.double().cpu()
+        exact = logits.cpu().double()
         below = exact - exact.amax(1, keepdim=True)
         probabilities = (below / self._config.temperature).softmax(1)  # nothing overflows, however small it is
         if self._config.top_p < 1:

@@ -81,7 +81,7 @@ class LanguageModel(nn.Module):
         self.model = model
         self._tokenizer = tokenizer
         taken = inspect.signature(model.forward).parameters
-        self._takes_positions, self._takes_places = "position_ids" in taken, "logits_to_keep" in taken
+        self.takes_positions, self._takes_places = "position_ids" in taken, "logits_to_keep" in taken
 
     @property
     def hidden_size(self) -> int:
@@ -220,13 +220,13 @@ class LanguageModel(nn.Module):
         self, inputs_embeds: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
     ) -> dict[str, Any]:
         inputs: dict[str, Any] = {"inputs_embeds": inputs_embeds, "use_cache": False}
-        if position_ids is not None and not self._takes_positions:
+        if position_ids is not None and not self.takes_positions:
             raise UsageError(
                 "this language model counts its positions itself, so samples cannot share a row", hint="do not pack"
             )
         if attention_mask is not None and attention_mask.ndim == 2:
             inputs["attention_mask"] = attention_mask.long()
-            if position_ids is None and self._takes_positions:  # left padding would move the words of models that
+            if position_ids is None and self.takes_positions:  # left padding would move the words of models that
                 position_ids = (attention_mask.long().cumsum(1) - 1).clamp(min=0)  # learned their positions
         elif attention_mask is not None:
             inputs["attention_mask"] = attention_mask
