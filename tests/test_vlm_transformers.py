@@ -329,7 +329,10 @@ def test_pictures_are_prepared_as_they_do(family: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, theirs["pixel_values"][0], atol=0.02)
 
 
-@pytest.mark.parametrize("size", [(40, 24), (24, 40), (33, 31), (64, 8), (100, 51), (16, 16), (31, 32), (32, 17), (17, 32)])
+SIZES = [(40, 24), (24, 40), (33, 31), (64, 8), (100, 51), (16, 16), (31, 32), (32, 17), (17, 32)]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_tiles_are_theirs(size: tuple[int, int], tmp_path: Path) -> None:
     transformers = import_transformers()
     folder = make_folder(tmp_path, "smolvlm")
