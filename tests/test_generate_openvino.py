@@ -254,7 +254,7 @@ def test_two_conversations_at_once_are_not_mixed_up() -> None:
     np.testing.assert_allclose(torch.stack(found), expected, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_nothing_is_remembered_where_nothing_shall_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_remembered_where_nothing_shall_be() -> None:
     model = make_lively_vlm("nanovlm")
     engine = choose_engine(model, "openvino-fp32")
     assert engine is not None

@@ -154,7 +154,7 @@ class OpenVinoSession:
     def begin(self, keys: Sequence[Key]) -> int:
         """As `Session.begin`."""
         engine = self._engine
-        self._read = shared_prefix(keys, engine.keys) if keys else 0
+        self._read = shared_prefix(keys, engine.keys)
         engine.session, engine.keys = self, []  # until the end nobody knows what is there
         engine.forget(self._read)
         return self._read

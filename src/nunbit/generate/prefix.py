@@ -102,7 +102,7 @@ class PrefixCache:
 
 def shared_prefix(keys: Sequence[Key], before: Sequence[Key]) -> int:
     """How much of a conversation was read before: less than all of it, and no look in part."""
-    most = min(len(keys) - 1, len(before))
+    most = max(0, min(len(keys) - 1, len(before)))
     length = next((place for place in range(most) if keys[place] != before[place]), most)
     while length and _inside(keys[length]):
         length -= 1

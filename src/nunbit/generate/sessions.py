@@ -58,20 +58,18 @@ class TorchSession:
 
     Args:
         language_model: Not an encoder-decoder.
-        prefixes: Where what was read is remembered; None: nowhere.
+        prefixes: Where what was read is remembered; by default nowhere.
     """
 
     eye: Look | None = None
 
     def __init__(self, language_model: LanguageModel, prefixes: PrefixCache | None = None) -> None:
-        self._model, self._prefixes = language_model, prefixes
+        self._model, self._prefixes = language_model, prefixes or PrefixCache(0)
         self._cache: Any = None
 
     def begin(self, keys: Sequence[Key]) -> int:
         """As `Session.begin`."""
-        read = 0
-        if self._prefixes is not None and keys:
-            self._cache, read = self._prefixes.take(keys)
+        self._cache, read = self._prefixes.take(keys)
         if self._cache is None:
             self._cache = import_transformers().DynamicCache(config=self._model.model.config)
         return read
@@ -82,5 +80,5 @@ class TorchSession:
 
     def end(self, keys: Sequence[Key]) -> None:
         """As `Session.end`."""
-        if self._prefixes is not None and keys and self._cache is not None:
+        if self._cache is not None:
             self._prefixes.keep(keys, self._cache)
